@@ -1,0 +1,87 @@
+/*
+ * account (floor 0): plain structs for what Bitbucket says of a visitor.
+ *
+ * Knows no JSON, no bytes, no store. Strings are UTF-8 and NUL-terminated; a
+ * pointer is NULL when Bitbucket told nothing, never an empty string.
+ */
+#ifndef ABB_ACCOUNT_H
+#define ABB_ACCOUNT_H
+
+#include <apr_pools.h>
+#include <apr_time.h>
+
+/* Length of a uuid without braces, without its NUL. */
+#define ABB_UUID_LENGTH 36
+
+/*
+ * The role of an account in a workspace, weakest first, so that `>=` compares.
+ * Source: GET /2.0/user/workspaces/{workspace}/permission, Bitbucket Cloud REST
+ * API, 2026-11-20. ABB_ROLE_NONE: Bitbucket said 403 or 404.
+ */
+typedef enum {
+    ABB_ROLE_NONE = 0,
+    ABB_ROLE_COLLABORATOR,
+    ABB_ROLE_MEMBER,
+    ABB_ROLE_CREATE_PROJECT,
+    ABB_ROLE_OWNER
+} abb_role_t;
+
+/* One answer of Bitbucket about one workspace. */
+typedef struct abb_grant_t {
+    /* The workspace as the rule names it: slug or uuid, lower case, no braces. */
+    const char *asked;
+    /* What Bitbucket calls it; both NULL when the role is ABB_ROLE_NONE. */
+    const char *slug;
+    const char *uuid;
+    abb_role_t role;
+    apr_time_t checked_at;
+} abb_grant_t;
+
+/* An account as /2.0/user and /2.0/user/emails describe it. */
+typedef struct abb_account_t {
+    /* The identity key: lower case, no braces; always there. */
+    const char *uuid;
+    const char *account_id;
+    /* Of the own user only, may be missing; changeable. */
+    const char *username;
+    /* Chosen by the user, not unique: shown, never authorised on. */
+    const char *nickname;
+    const char *display_name;
+    /* The primary address if confirmed, else the first confirmed one, else NULL. */
+    const char *email;
+    const char *avatar_url;
+    const char *profile_url;
+} abb_account_t;
+
+/* An OAuth token pair. Secret: never logged, sealed wherever it is kept. */
+typedef struct abb_tokens_t {
+    const char *access_token;
+    const char *refresh_token;
+    /* Scopes as granted, separated by single spaces; NULL when not told. */
+    const char *scope;
+    apr_time_t expires_at;
+} abb_tokens_t;
+
+/*
+ * The role a word of Bitbucket or of a rule names ("member", "create-project",
+ * ...). Returns ABB_ROLE_NONE for an unknown word: unknown never grants.
+ */
+abb_role_t abb_account_parse_role(const char *word);
+
+/* The word for a role, a static string; "none" for ABB_ROLE_NONE. */
+const char *abb_account_role_word(abb_role_t role);
+
+/*
+ * Read a uuid with or without braces, in any case, into lower case without
+ * braces. Returns NULL when text is no uuid. Lifetime: p.
+ */
+const char *abb_account_parse_uuid(const char *text, apr_pool_t *p);
+
+/*
+ * Split a display name at its first space. *last is NULL when there is none.
+ * Lifetime: p. Both NULL for a NULL name.
+ */
+void abb_account_split_name(const char *display_name, const char **first, const char **last,
+                            apr_pool_t *p);
+
+#endif

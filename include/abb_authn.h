@@ -1,0 +1,40 @@
+/*
+ * authn (floor 5): the decision about a request to a protected place.
+ *
+ * Is it ours? Is there a session? What do the rules say? httpd's hooks lead
+ * here; what is found becomes r->user and variables, or an answer.
+ */
+#ifndef ABB_AUTHN_H
+#define ABB_AUTHN_H
+
+#include <httpd.h>
+
+#include <http_config.h>
+#include <mod_auth.h>
+#include <util_filter.h>
+
+/* check_authn: who is it? Sets r->user, or sends to sign in, or refuses. */
+int abb_authn_check(request_rec *r);
+
+/*
+ * auth_checker, before httpd's own: let httpd decide by its Require lines, then
+ * turn its answer into ours: 403 for somebody signed in, 503 when a rule could
+ * not be decided.
+ */
+int abb_authn_check_access(request_rec *r);
+
+/* insert_filter: keep answers to signed-in visitors out of shared caches. */
+void abb_authn_insert_filter(request_rec *r);
+
+/* The filter that does it; to be registered under this name. */
+#define ABB_AUTHN_PRIVATE_FILTER "AUTH_BITBUCKET_PRIVATE"
+apr_status_t abb_authn_private_filter(ap_filter_t *filter, apr_bucket_brigade *brigade);
+
+/* fixups: give the request that ErrorDocument makes the refusal's variables. */
+int abb_authn_fixups(request_rec *r);
+
+/* Require bitbucket-workspace, Require bitbucket-user. */
+extern const authz_provider abb_authn_workspace_provider;
+extern const authz_provider abb_authn_user_provider;
+
+#endif

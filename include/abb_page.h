@@ -1,0 +1,64 @@
+/*
+ * page (floor 1): the module's own HTML pages.
+ *
+ * Plain pages without scripts, readable on a phone, light and dark. Every text
+ * is escaped here and nowhere else; the result is ASCII, so it reads the same
+ * under any charset. Knows no httpd, no reason codes.
+ */
+#ifndef ABB_PAGE_H
+#define ABB_PAGE_H
+
+#include <apr_pools.h>
+
+#define ABB_PAGE_LINKS_MAX 4
+#define ABB_PAGE_FACTS_MAX 4
+
+/* A link shown as a button; the first is the one recommended. */
+typedef struct abb_page_link_t {
+    const char *label;
+    const char *href;
+} abb_page_link_t;
+
+/* A line "name: value". */
+typedef struct abb_page_fact_t {
+    const char *name;
+    const char *value;
+} abb_page_fact_t;
+
+/* What a page says. UTF-8, not escaped; borrowed. NULL: left out. */
+typedef struct abb_page_t {
+    /* Name of the site (AuthName), above the heading. */
+    const char *site;
+    const char *heading;
+    const char *text;
+    /* What the visitor can do about it. */
+    const char *advice;
+    abb_page_fact_t facts[ABB_PAGE_FACTS_MAX];
+    int fact_count;
+    abb_page_link_t links[ABB_PAGE_LINKS_MAX];
+    int link_count;
+    /* A form with one button, sent by POST, with hidden `token` and `return`. */
+    const char *form_action;
+    const char *form_label;
+    const char *form_token;
+    const char *form_return;
+    /* Reference that the log has too. */
+    const char *reference;
+    /* Links open in a new tab (for a page shown in a frame). */
+    int opens_new_tab;
+} abb_page_t;
+
+/* Add a link or a fact; beyond the maximum nothing happens. */
+void abb_page_add_link(abb_page_t *page, const char *label, const char *href);
+void abb_page_add_fact(abb_page_t *page, const char *name, const char *value);
+
+/* The whole page as HTML. Lifetime: p. */
+const char *abb_page_html(const abb_page_t *page, apr_pool_t *p);
+
+/*
+ * The Content-Security-Policy that these pages work under: no script, no frame,
+ * the one style sheet by its hash. Lifetime: p. Source: CSP Level 3 section 8.4.
+ */
+const char *abb_page_policy(apr_pool_t *p);
+
+#endif

@@ -1,0 +1,88 @@
+/*
+ * record (floor 1): a session as bytes.
+ *
+ * A record has two parts. The open part (account, grants, times) is what each
+ * request needs: a flat block with offsets instead of pointers, read in place
+ * without parsing. The private part (tokens, Bitbucket's own answer) is always
+ * sealed, under a key that only the visitor's cookie completes.
+ * Knows no store, no cookie syntax, no httpd.
+ */
+#ifndef ABB_RECORD_H
+#define ABB_RECORD_H
+
+#include "abb_account.h"
+#include "abb_crypto.h"
+
+/* Most grants one record holds. */
+#define ABB_RECORD_GRANTS_MAX 4096
+/* Largest open part, in bytes. */
+#define ABB_RECORD_OPEN_MAX (1024 * 1024)
+/* Longest token kept, in bytes. Source: Bitbucket's tokens passed 2,500 bytes in August 2026. */
+#define ABB_RECORD_TOKEN_MAX 8192
+/* Largest private part before sealing, in bytes. */
+#define ABB_RECORD_PRIVATE_MAX (64 * 1024)
+
+/* The open part. Pointers lead into the block it was decoded from. */
+typedef struct abb_record_t {
+    abb_account_t account;
+    abb_grant_t *grants;
+    int grant_count;
+    /* When the visitor signed in, and when Bitbucket last described the account. */
+    apr_time_t created_at;
+    apr_time_t account_checked_at;
+} abb_record_t;
+
+/* The private part. Secret. */
+typedef struct abb_record_private_t {
+    abb_tokens_t tokens;
+    /* The body of /2.0/user, compact JSON. */
+    const char *raw_user;
+} abb_record_private_t;
+
+/* Bytes with their size. */
+typedef struct abb_record_bytes_t {
+    const void *bytes;
+    apr_size_t size;
+} abb_record_bytes_t;
+
+/*
+ * Write the open part as a flat block. Lifetime: p.
+ * Errors: APR_ENOSPC over ABB_RECORD_OPEN_MAX or ABB_RECORD_GRANTS_MAX.
+ */
+apr_status_t abb_record_encode(const abb_record_t *record, abb_record_bytes_t *open, apr_pool_t *p);
+
+/*
+ * Read an open part in place: offsets are checked against the block, strings
+ * are not copied. The block must be aligned to 8 bytes and outlive the record.
+ * Lifetime of the grants array: p.
+ * Errors: ABB_ESEAL when the block is not one that abb_record_encode wrote.
+ */
+apr_status_t abb_record_decode(const void *open, apr_size_t size, abb_record_t *record,
+                               apr_pool_t *p);
+
+/*
+ * Seal the private part for one cookie at one site. Lifetime: p.
+ * Errors: APR_ENOSPC for a token over ABB_RECORD_TOKEN_MAX or a part over
+ * ABB_RECORD_PRIVATE_MAX; ABB_ECRYPTO.
+ */
+apr_status_t abb_record_seal(const abb_record_private_t *private_part,
+                             const abb_crypto_keyring_t *ring, const void *cookie,
+                             apr_size_t cookie_size, const char *audience,
+                             abb_record_bytes_t *sealed, apr_pool_t *p, abb_error_t *err);
+
+/* Open the private part. Lifetime: p, wiped with it. Errors: ABB_ESEAL. */
+apr_status_t abb_record_open(const abb_record_bytes_t *sealed, const abb_crypto_keyring_t *ring,
+                             const void *cookie, apr_size_t cookie_size, const char *audience,
+                             abb_record_private_t *private_part, apr_pool_t *p, abb_error_t *err);
+
+/* The grant for a workspace as a rule names it (lower case), or NULL. */
+const abb_grant_t *abb_record_find_grant(const abb_record_t *record, const char *asked);
+
+/*
+ * Put a grant into a record in place of the one for the same workspace, if any.
+ * The array is copied, the strings are borrowed. Lifetime: p.
+ * Errors: APR_ENOSPC when ABB_RECORD_GRANTS_MAX other grants are there.
+ */
+apr_status_t abb_record_put_grant(abb_record_t *record, const abb_grant_t *grant, apr_pool_t *p);
+
+#endif

@@ -1,0 +1,47 @@
+/*
+ * refusal (floor 3): a reason as a status, a log line and a page.
+ *
+ * The one table of what each reason means to a browser. Page and log line carry
+ * the same reference. Knows no site, no session, no rule.
+ */
+#ifndef ABB_REFUSAL_H
+#define ABB_REFUSAL_H
+
+#include "abb_error.h"
+#include "abb_request.h"
+
+/* What a refused visitor may try. NULL members are left out of the page. */
+typedef struct abb_refusal_offers_t {
+    /* Address to try again at. */
+    const char *retry;
+    /* Address to sign in at, also as somebody else. */
+    const char *sign_in;
+    /* Name of the site for the page. */
+    const char *site;
+} abb_refusal_offers_t;
+
+/*
+ * Answer with the page for a reason: logs one line with a new reference, sets
+ * BITBUCKET_ERROR and BITBUCKET_ERROR_ID for ErrorDocument, sets Retry-After
+ * where the status is 503. Returns the status to return from the hook.
+ */
+int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_offers_t *offers);
+
+/*
+ * Answer 403 to a signed-in visitor whom the rules refuse. who: name to show;
+ * rule: in plain words, or NULL.
+ */
+int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, const char *rule,
+                               const abb_refusal_offers_t *offers);
+
+/*
+ * Answer 401 to a visitor without a session who cannot be sent to sign in:
+ * JSON where it is asked for, a page for frames, a plain page else.
+ */
+int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
+                                     const abb_refusal_offers_t *offers);
+
+/* Hand the variables of a refusal on to the request that ErrorDocument makes. */
+void abb_refusal_restore_variables(request_rec *r);
+
+#endif

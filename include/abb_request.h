@@ -1,0 +1,129 @@
+/*
+ * request (floor 2): one HTTP request and its answer, as httpd has them.
+ *
+ * Cookies, redirects, pages, variables. httpd starts here. Knows no session
+ * store, no Bitbucket, no rule.
+ * Threads: all functions work on a request of the calling thread.
+ */
+#ifndef ABB_REQUEST_H
+#define ABB_REQUEST_H
+
+#include <httpd.h>
+
+#include "abb_page.h"
+#include "abb_record.h"
+
+/* Most sign-in attempts one browser keeps cookies of, and their total size in bytes. */
+#define ABB_REQUEST_TICKETS_MAX 4
+#define ABB_REQUEST_TICKETS_SIZE_MAX 4096
+
+/* How a site's cookies look. Lifetime: the configuration's. */
+typedef struct abb_cookie_settings_t {
+    /* Whole name of the session's cookie, and start of an attempt's. */
+    const char *session_name;
+    const char *ticket_prefix;
+    /* NULL: the host alone. */
+    const char *domain;
+    /* Lax, Strict or None. */
+    const char *same_site;
+    int is_secure;
+} abb_cookie_settings_t;
+
+/* A cookie of the request. */
+typedef struct abb_request_cookie_t {
+    const char *name;
+    const char *value;
+} abb_request_cookie_t;
+
+/*
+ * The value of the request's first cookie with a name, or NULL. Lifetime:
+ * r->pool. Source: RFC 6265 section 5.4.
+ */
+const char *abb_request_find_cookie(request_rec *r, const char *name);
+
+/*
+ * All cookies whose names start with a prefix, at most 64: an array of
+ * abb_request_cookie_t. Lifetime: r->pool.
+ */
+apr_array_header_t *abb_request_list_cookies(request_rec *r, const char *prefix);
+
+/* Give the browser a cookie until it is closed, or for max_age seconds (if > 0). */
+void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings,
+                            const char *name, const char *value, int max_age);
+
+/* Take a cookie from the browser, with the attributes it was set with. */
+void abb_request_delete_cookie(request_rec *r, const abb_cookie_settings_t *settings,
+                               const char *name);
+
+/* What kind of answer an unauthenticated visitor can do something with. */
+typedef enum {
+    /* A page load in a window of its own: may be sent to sign in. */
+    ABB_REQUEST_NAVIGATION,
+    /* A page load in a frame, where Bitbucket does not show itself. */
+    ABB_REQUEST_FRAME,
+    /* A program that asks for JSON. */
+    ABB_REQUEST_JSON,
+    /* Anything else: scripts, images, forms, prefetches, other methods. */
+    ABB_REQUEST_OTHER
+} abb_request_kind_t;
+
+/*
+ * Tell the kind by Fetch Metadata, else by method, Accept and X-Requested-With.
+ * Source: W3C Fetch Metadata Request Headers, section 2.
+ */
+abb_request_kind_t abb_request_kind(request_rec *r);
+
+/*
+ * The address the visitor asked for, before internal redirects, if a browser
+ * may be sent back to it, else "/". origin as in abb_text_local_path.
+ */
+const char *abb_request_return_path(request_rec *r, const char *origin);
+
+/*
+ * Send the browser elsewhere with 302 or 303. Returns the status to return from
+ * the hook. Nothing keeps the answer.
+ */
+int abb_request_redirect(request_rec *r, int status, const char *location);
+
+/*
+ * Answer with a page of ours. An error status is returned for httpd to finish,
+ * so that the administrator's ErrorDocument wins where there is one; a page with
+ * status 200 is sent and DONE returned. Nothing follows it in either case.
+ */
+int abb_request_send_page(request_rec *r, int status, const abb_page_t *page);
+
+/* Answer with JSON of ours and return DONE. */
+int abb_request_send_json(request_rec *r, int status, const char *json);
+
+/*
+ * Set the variables of a signed-in visitor for CGI and the like: BITBUCKET_UUID
+ * and the others of docs/directives.md. Absent values are not set. Bytes below
+ * 0x20 never get through (the reply room replaces them).
+ */
+void abb_request_set_variables(request_rec *r, const abb_record_t *record);
+
+/*
+ * The attribute of an account by its lower-case name ("username", "email",
+ * "uuid", "account_id", "nickname"), NULL when the account has none.
+ * abb_request_is_attribute tells whether a name is one of them.
+ */
+const char *abb_request_attribute(const abb_account_t *account, const char *name);
+int abb_request_is_attribute(const char *name);
+
+/* "slug:role" of every row with a role, separated by spaces; NULL for none. */
+const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p);
+
+/*
+ * Make an answer private to its reader: drop `public` and `s-maxage` from
+ * Cache-Control, add `private` unless it or `no-store` is there.
+ * Source: RFC 9111 section 5.2.2.
+ */
+void abb_request_make_private(request_rec *r);
+
+/*
+ * Read a form of at most `max` bytes sent with the request. Returns NULL when it
+ * is no application/x-www-form-urlencoded, too long or cut. Lifetime: r->pool.
+ */
+const char *abb_request_read_form(request_rec *r, apr_size_t max);
+
+#endif

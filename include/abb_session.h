@@ -1,0 +1,123 @@
+/*
+ * session (floor 2): a cookie and its record in the store.
+ *
+ * Knows the store's contract, not its engine; knows no cookie syntax, no rules,
+ * no Bitbucket.
+ */
+#ifndef ABB_SESSION_H
+#define ABB_SESSION_H
+
+#include "abb_crypto.h"
+#include "abb_record.h"
+#include "abb_store.h"
+
+/* Random bytes of a session's id. Source: OWASP ASVS 7.2.3. */
+#define ABB_SESSION_ID_SIZE 32
+/* A record is touched at most once in this time. */
+#define ABB_SESSION_TOUCH_INTERVAL apr_time_from_sec(60)
+
+/* Settings of one site. Lifetime: the configuration's. */
+typedef struct abb_sessions_t {
+    /* Set when the store is open. */
+    const abb_store_t *store;
+    const abb_crypto_keyring_t *keyring;
+    /* Client id and public host: a cookie is good only here. */
+    const char *audience;
+    unsigned char audience_hash[ABB_CRYPTO_KEY_SIZE];
+    apr_interval_time_t idle_timeout;
+    apr_interval_time_t absolute_timeout;
+} abb_sessions_t;
+
+/* A session as a request sees it. Lifetime: the pool it was found in. */
+typedef struct abb_session_t {
+    abb_record_t record;
+    /* The cookie's bytes. Secret. */
+    unsigned char id[ABB_SESSION_ID_SIZE];
+    abb_store_key_t key;
+    apr_uint64_t generation;
+    /* When the session ends if it is not used again. */
+    apr_time_t expires_at;
+    /* When it ends in any case. */
+    apr_time_t absolute_end;
+    /* First digits of the key: names the session in logs, tells nothing. */
+    char tag[9];
+} abb_session_t;
+
+/*
+ * Settle a site's audience ("client id", "https://wiki.example.com").
+ * Lifetime: p. Errors: ABB_ECRYPTO.
+ */
+apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *client_id,
+                                      const char *origin, apr_pool_t *p, abb_error_t *err);
+
+/*
+ * Find the session a cookie's value names, copying its open part into p, and
+ * note that it was used (at most once a minute). Asks nobody, decrypts nothing.
+ * Errors: APR_NOTFOUND malformed, absent or ended: all the same to strangers;
+ * ABB_ESTORE could not look.
+ * Threads: any; waits for no lock.
+ */
+apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie, apr_time_t now,
+                              abb_session_t **session, apr_pool_t *p, abb_error_t *err);
+
+/*
+ * Begin a session with a new id. *cookie is the value to hand to the browser.
+ * Lifetime: p. Errors: ABB_ESTORE; ABB_ECRYPTO; APR_ENOSPC as abb_record_seal.
+ */
+apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record_t *record,
+                                const abb_record_private_t *private_part, apr_time_t now,
+                                const char **cookie, abb_session_t **session, apr_pool_t *p,
+                                abb_error_t *err);
+
+/*
+ * Read a session again, both parts, as it is in the store now.
+ * Errors: APR_NOTFOUND ended meanwhile; ABB_ESEAL the private part does not
+ * open with any key there is; ABB_ESTORE.
+ */
+apr_status_t abb_session_reload(const abb_sessions_t *sessions, abb_session_t *session,
+                                apr_time_t now, abb_record_private_t *private_part, apr_pool_t *p,
+                                abb_error_t *err);
+
+/*
+ * Put session->record and the private part in place of what the store has, if
+ * nobody did so since the session was read. Its end does not change.
+ * Errors: APR_NOTFOUND ended meanwhile; ABB_ECHANGED; ABB_ESTORE; ABB_ECRYPTO.
+ */
+apr_status_t abb_session_replace(const abb_sessions_t *sessions, abb_session_t *session,
+                                 const abb_record_private_t *private_part, apr_time_t now,
+                                 apr_pool_t *p, abb_error_t *err);
+
+/* End a session. Errors: APR_NOTFOUND; ABB_ESTORE. */
+apr_status_t abb_session_drop(const abb_sessions_t *sessions, const abb_session_t *session,
+                              abb_error_t *err);
+
+/*
+ * A proof that a form came from a page shown to this session: only who knows
+ * the cookie can make it. base64url. Lifetime: p. Errors: ABB_ECRYPTO.
+ */
+apr_status_t abb_session_form_token(const abb_session_t *session, const char **token, apr_pool_t *p,
+                                    abb_error_t *err);
+
+/* Whether a form brought the session's proof; constant time. */
+int abb_session_is_form_token(const abb_session_t *session, const char *token, apr_pool_t *p);
+
+/*
+ * Remember for as long as a ticket lives that the sign-in attempt with this id
+ * is done and where it led. Only completed sign-ins call this, so strangers
+ * take no place in the store.
+ * Errors: APR_EEXIST it was done before; ABB_ESTORE; ABB_ECRYPTO.
+ */
+apr_status_t abb_session_spend_attempt(const abb_sessions_t *sessions, const void *id,
+                                       apr_size_t id_size, const char *return_path,
+                                       apr_interval_time_t lifetime, apr_time_t now,
+                                       abb_error_t *err);
+
+/*
+ * Where a completed attempt led. Lifetime: p.
+ * Errors: APR_NOTFOUND not known or long ago; ABB_ESTORE; ABB_ECRYPTO.
+ */
+apr_status_t abb_session_find_attempt(const abb_sessions_t *sessions, const void *id,
+                                      apr_size_t id_size, apr_time_t now, const char **return_path,
+                                      apr_pool_t *p, abb_error_t *err);
+
+#endif

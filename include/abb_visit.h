@@ -1,0 +1,63 @@
+/*
+ * visit (floor 4): one request at one site.
+ *
+ * Which site it is, which session it has, and how to send it to sign in. Found
+ * once per request; subrequests and internal redirects share what was found.
+ * Knows no rule and decides nothing.
+ */
+#ifndef ABB_VISIT_H
+#define ABB_VISIT_H
+
+#include "abb_config.h"
+#include "abb_login.h"
+#include "abb_recheck.h"
+#include "abb_refusal.h"
+
+typedef struct abb_visit_t {
+    abb_site_t *site;
+    /* NULL while not looked for, or not there. */
+    abb_session_t *session;
+    /* Workspaces that the place asked about, separated by spaces; NULL: none. */
+    const char *workspaces;
+    /* Why a rule could not be decided; status APR_SUCCESS when all could. */
+    abb_error_t trouble;
+    /* The last rule that said no, in plain words, or NULL. */
+    const char *refused_by;
+    /* The nested run of the access rules is under way. */
+    int is_deciding;
+} abb_visit_t;
+
+/*
+ * The visit of a request, made on first need; NULL when no directive of ours
+ * reaches its server. Lifetime: the first request of the chain.
+ */
+abb_visit_t *abb_visit_of(request_rec *r);
+
+/* The visit of a request if there is one already, else NULL. */
+abb_visit_t *abb_visit_find(request_rec *r);
+
+/*
+ * Look for the session of the request's cookie.
+ * Errors: APR_NOTFOUND none; ABB_ESTORE, ABB_ECRYPTO could not look.
+ */
+apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err);
+
+/* What the rooms below need of the site. */
+abb_login_t abb_visit_login(const abb_visit_t *visit);
+abb_recheck_t abb_visit_recheck(const abb_visit_t *visit);
+
+/* Remember a workspace that the place asks about, for the sign-in to come. */
+void abb_visit_want_workspace(abb_visit_t *visit, request_rec *r, const char *workspace);
+
+/*
+ * Send the browser to Bitbucket to sign in and come back to a path that passed
+ * abb_text_local_path. attempt as in abb_login_begin. Keeps the newest attempts'
+ * cookies and drops older ones. Returns the status to return from the hook.
+ */
+int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return_path, int attempt);
+
+/* What to offer a refused visitor who wanted a path, NULL for none in particular. */
+abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
+                                      const char *return_path);
+
+#endif

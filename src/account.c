@@ -1,0 +1,74 @@
+/* account (floor 0): plain structs for what Bitbucket says of a visitor. */
+#include "abb_account.h"
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <string.h>
+
+static const char *const role_words[] = {"none", "collaborator", "member", "create-project",
+                                         "owner"};
+
+abb_role_t abb_account_parse_role(const char *word)
+{
+    for (int role = ABB_ROLE_COLLABORATOR; role <= ABB_ROLE_OWNER; ++role) {
+        if (strcmp(word, role_words[role]) == 0) {
+            return (abb_role_t)role;
+        }
+    }
+    return ABB_ROLE_NONE;
+}
+
+const char *abb_account_role_word(abb_role_t role)
+{
+    return role_words[role];
+}
+
+static int is_uuid(const char *text, apr_size_t length)
+{
+    if (length != ABB_UUID_LENGTH) {
+        return 0;
+    }
+    for (apr_size_t i = 0; i < length; ++i) {
+        int is_dash_place = i == 8 || i == 13 || i == 18 || i == 23;
+
+        if (is_dash_place ? text[i] != '-' : !apr_isxdigit(text[i])) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+const char *abb_account_parse_uuid(const char *text, apr_pool_t *p)
+{
+    apr_size_t length = strlen(text);
+    char *uuid;
+
+    if (length == ABB_UUID_LENGTH + 2 && text[0] == '{' && text[length - 1] == '}') {
+        ++text;
+        length -= 2;
+    }
+    if (!is_uuid(text, length)) {
+        return NULL;
+    }
+    uuid = apr_pstrmemdup(p, text, length);
+    for (char *c = uuid; *c; ++c) {
+        *c = apr_tolower(*c);
+    }
+    return uuid;
+}
+
+void abb_account_split_name(const char *display_name, const char **first, const char **last,
+                            apr_pool_t *p)
+{
+    const char *space = display_name ? strchr(display_name, ' ') : NULL;
+
+    *first = display_name;
+    *last = NULL;
+    if (space && space > display_name) {
+        *first = apr_pstrmemdup(p, display_name, (apr_size_t)(space - display_name));
+        while (*space == ' ') {
+            ++space;
+        }
+        *last = *space ? space : NULL;
+    }
+}

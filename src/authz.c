@@ -1,0 +1,220 @@
+/* authz (floor 2): compile and compare Require lines. See abb_authz.h. */
+#include "abb_authz.h"
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <string.h>
+
+/* Longest name of a workspace or an account. */
+#define NAME_MAX_LENGTH 128
+/* How far ahead of our clock a row may be dated. */
+#define CLOCK_TOLERANCE apr_time_from_sec(120)
+
+/* ---- words ---------------------------------------------------------------------- */
+
+/* The arguments of a line, quotes undone. Returns an array of const char *. */
+static apr_array_header_t *split_words(const char *line, apr_pool_t *p)
+{
+    apr_array_header_t *words = apr_array_make(p, 4, sizeof(const char *));
+    char **arguments;
+
+    if (apr_tokenize_to_argv(line, &arguments, p) == APR_SUCCESS) {
+        for (; *arguments; ++arguments) {
+            APR_ARRAY_PUSH(words, const char *) = *arguments;
+        }
+    }
+    return words;
+}
+
+static int is_name(const char *text)
+{
+    apr_size_t length = strlen(text);
+
+    if (length == 0 || length > NAME_MAX_LENGTH) {
+        return 0;
+    }
+    for (const char *c = text; *c; ++c) {
+        if (!apr_isalnum(*c) && !strchr("_-.", *c)) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static const char *lower_copy(const char *text, apr_pool_t *p)
+{
+    char *copy = apr_pstrdup(p, text);
+
+    for (char *c = copy; *c; ++c) {
+        *c = apr_tolower(*c);
+    }
+    return copy;
+}
+
+/* ---- bitbucket-workspace ----------------------------------------------------------- */
+
+static const char *parse_workspace(const char *word, abb_authz_workspace_t *rule, apr_pool_t *p)
+{
+    const char *end = *word == '{' ? strchr(word, '}') : NULL;
+    const char *colon = strchr(end ? end : word, ':');
+    const char *name = colon ? apr_pstrmemdup(p, word, (apr_size_t)(colon - word)) : word;
+    const char *uuid = abb_account_parse_uuid(name, p);
+
+    if (!uuid && !is_name(name)) {
+        return apr_psprintf(p,
+                            "'%s' names no workspace: write its slug (letters, digits, '-', '_', "
+                            "'.') or its {uuid}, with an optional role as in acme:owner",
+                            word);
+    }
+    rule->asked = uuid ? uuid : lower_copy(name, p);
+    rule->role = colon ? abb_account_parse_role(colon + 1) : ABB_ROLE_MEMBER;
+    if (rule->role == ABB_ROLE_NONE) {
+        return apr_psprintf(p,
+                            "'%s' names the unknown role '%s': allowed are owner, create-project, "
+                            "member and collaborator",
+                            word, colon + 1);
+    }
+    return NULL;
+}
+
+const char *abb_authz_parse_workspaces(const char *line, const abb_authz_workspaces_t **workspaces,
+                                       apr_pool_t *p)
+{
+    apr_array_header_t *words = split_words(line, p);
+    abb_authz_workspaces_t *parsed = apr_palloc(p, sizeof(*parsed));
+    abb_authz_workspace_t *rules =
+        apr_pcalloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*rules));
+
+    if (words->nelts == 0) {
+        return "names no workspace: write for instance 'Require bitbucket-workspace acme'";
+    }
+    for (int i = 0; i < words->nelts; ++i) {
+        const char *fault = parse_workspace(APR_ARRAY_IDX(words, i, const char *), &rules[i], p);
+
+        if (fault) {
+            return fault;
+        }
+    }
+    parsed->count = words->nelts;
+    parsed->rules = rules;
+    *workspaces = parsed;
+    return NULL;
+}
+
+static int is_usable(const abb_grant_t *grant, apr_time_t now, apr_interval_time_t age)
+{
+    return grant && grant->checked_at >= now - age && grant->checked_at <= now + CLOCK_TOLERANCE;
+}
+
+abb_authz_verdict_t abb_authz_check_workspaces(const abb_authz_workspaces_t *workspaces,
+                                               const abb_record_t *record, apr_time_t now,
+                                               const char **ask, apr_time_t *older_than)
+{
+    for (int i = 0; i < workspaces->count; ++i) {
+        const abb_authz_workspace_t *rule = &workspaces->rules[i];
+        const abb_grant_t *grant = abb_record_find_grant(record, rule->asked);
+
+        if (is_usable(grant, now, ABB_AUTHZ_GRANT_AGE) && grant->role >= rule->role) {
+            return ABB_AUTHZ_GRANTED;
+        }
+    }
+    /* Nothing grants; a refusal must rest on fresh answers about all of them. */
+    for (int i = 0; i < workspaces->count; ++i) {
+        const char *asked = workspaces->rules[i].asked;
+
+        if (!is_usable(abb_record_find_grant(record, asked), now, ABB_AUTHZ_REFUSAL_AGE)) {
+            *ask = asked;
+            *older_than = now - ABB_AUTHZ_REFUSAL_AGE;
+            return ABB_AUTHZ_ASK;
+        }
+    }
+    return ABB_AUTHZ_DENIED;
+}
+
+const char *abb_authz_describe_workspaces(const abb_authz_workspaces_t *workspaces, apr_pool_t *p)
+{
+    const char *text = "";
+
+    for (int i = 0; i < workspaces->count; ++i) {
+        const abb_authz_workspace_t *rule = &workspaces->rules[i];
+
+        text = apr_pstrcat(p, text, i == 0 ? "" : " or ", abb_account_role_word(rule->role), " of ",
+                           rule->asked, NULL);
+    }
+    return text;
+}
+
+/* ---- bitbucket-user ------------------------------------------------------------------ */
+
+/* 24 hexadecimal digits, or a number, a colon and a uuid ("557058:...", "712020:..."). */
+static int is_account_id(const char *text, apr_pool_t *p)
+{
+    const char *colon = strchr(text, ':');
+
+    if (!colon) {
+        return strlen(text) == 24 && strspn(text, "0123456789abcdefABCDEF") == 24;
+    }
+    return colon > text && strspn(text, "0123456789") == (apr_size_t)(colon - text) &&
+           abb_account_parse_uuid(colon + 1, p) != NULL;
+}
+
+static const char *parse_user(const char *word, abb_authz_user_t *rule, apr_pool_t *p)
+{
+    if ((rule->uuid = abb_account_parse_uuid(word, p))) {
+        return NULL;
+    }
+    if (is_account_id(word, p)) {
+        rule->account_id = word;
+        return NULL;
+    }
+    if (is_name(word)) {
+        rule->username = word;
+        return NULL;
+    }
+    return apr_psprintf(p,
+                        "'%s' names no account: write its {uuid}, its account_id or its username "
+                        "(letters, digits, '-', '_', '.')",
+                        word);
+}
+
+const char *abb_authz_parse_users(const char *line, const abb_authz_users_t **users, apr_pool_t *p)
+{
+    apr_array_header_t *words = split_words(line, p);
+    abb_authz_users_t *parsed = apr_palloc(p, sizeof(*parsed));
+    abb_authz_user_t *rules = apr_pcalloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*rules));
+
+    if (words->nelts == 0) {
+        return "names no account: write for instance 'Require bitbucket-user {uuid}'";
+    }
+    for (int i = 0; i < words->nelts; ++i) {
+        const char *fault = parse_user(APR_ARRAY_IDX(words, i, const char *), &rules[i], p);
+
+        if (fault) {
+            return fault;
+        }
+    }
+    parsed->count = words->nelts;
+    parsed->rules = rules;
+    *users = parsed;
+    return NULL;
+}
+
+static int is_same(const char *wanted, const char *value)
+{
+    return wanted && value && strcmp(wanted, value) == 0;
+}
+
+abb_authz_verdict_t abb_authz_check_users(const abb_authz_users_t *users, const abb_record_t *record)
+{
+    const abb_account_t *account = &record->account;
+
+    for (int i = 0; i < users->count; ++i) {
+        const abb_authz_user_t *rule = &users->rules[i];
+
+        if (is_same(rule->uuid, account->uuid) || is_same(rule->account_id, account->account_id) ||
+            is_same(rule->username, account->username)) {
+            return ABB_AUTHZ_GRANTED;
+        }
+    }
+    return ABB_AUTHZ_DENIED;
+}

@@ -1,0 +1,502 @@
+/* bitbucket (floor 2): what to ask Bitbucket Cloud and what its answers mean. */
+#include "abb_bitbucket.h"
+
+#include <apr_base64.h>
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <string.h>
+
+#include "abb_reply.h"
+#include "abb_text.h"
+
+#define TOKEN_ANSWER_MAX (64 * 1024)
+#define API_ANSWER_MAX (1024 * 1024)
+#define PAGES_MAX 10
+/* Bounds of Retry-After, and what counts when it is missing or junk. */
+#define RETRY_AFTER_MAX 900
+#define RETRY_AFTER_DEFAULT 60
+
+/* ---- what an answer means --------------------------------------------------- */
+
+enum {
+    CODE = 1,
+    REFRESH = 2,
+    USER = 4,
+    EMAILS = 8,
+    PERMISSION = 16,
+    MEMBER = 32,
+    TOKEN_ENDPOINT = CODE | REFRESH,
+    API = USER | EMAILS | PERMISSION | MEMBER
+};
+
+/* A word in an error body that tells apart answers of one status. */
+static const char missing_scope[] = "(missing scope)";
+static const char no_api[] = "(no API here)";
+
+/*
+ * The first row that fits tells the meaning: APR_SUCCESS read the body,
+ * APR_NOTFOUND a definite no, else a reason. What no row names could not be
+ * asked. Source: RFC 6749 section 5.2; "Bitbucket Cloud REST API", "Use OAuth on
+ * Bitbucket Cloud"; CHANGE-2770 (410), CHANGE-3022, CHANGE-3052; observed
+ * answers of August 2026 where the manuals are silent. Status is compared,
+ * wording is not, since it may be localized.
+ */
+static const struct {
+    int questions;
+    int status;
+    const char *sign;
+    apr_status_t meaning;
+} meanings[] = {
+    {TOKEN_ENDPOINT | API, 200, NULL, APR_SUCCESS},
+    /* Wrong key or secret at an exchange; a used-up refresh token at a refresh. */
+    {CODE, 400, "unauthorized_client", ABB_ECLIENT},
+    {CODE, 401, "unauthorized_client", ABB_ECLIENT},
+    {CODE, 400, "invalid_client", ABB_ECLIENT},
+    {CODE, 401, "invalid_client", ABB_ECLIENT},
+    {CODE, 400, "invalid_request", ABB_ECLIENT},
+    {CODE, 400, "invalid_scope", ABB_ESCOPE},
+    {CODE, 400, "invalid_grant", ABB_EGRANT},
+    {REFRESH, 400, "unauthorized_client", ABB_EGRANT},
+    {REFRESH, 401, "unauthorized_client", ABB_EGRANT},
+    {REFRESH, 400, "invalid_grant", ABB_EGRANT},
+    {REFRESH, 400, "invalid_request", ABB_EGRANT},
+    {REFRESH, 400, "invalid_client", ABB_ECLIENT},
+    {REFRESH, 401, "invalid_client", ABB_ECLIENT},
+    {API, 401, NULL, ABB_ETOKEN},
+    {API, 403, missing_scope, ABB_ESCOPE},
+    {PERMISSION | MEMBER, 403, NULL, APR_NOTFOUND},
+    {API, 404, no_api, ABB_EGONE},
+    {PERMISSION | MEMBER, 404, NULL, APR_NOTFOUND},
+    {TOKEN_ENDPOINT | API, 410, NULL, ABB_EGONE},
+    {TOKEN_ENDPOINT | API, 429, NULL, ABB_ELIMIT},
+};
+
+static int has_sign(const abb_reply_error_t *error, const char *sign)
+{
+    if (!sign) {
+        return 1;
+    }
+    if (sign == missing_scope) {
+        return error->required != NULL;
+    }
+    if (sign == no_api) {
+        return error->message && strstr(error->message, "no API hosted") != NULL;
+    }
+    return error->code && strcmp(error->code, sign) == 0;
+}
+
+static int is_json(const char *content_type)
+{
+    static const char json[] = "application/json";
+    apr_size_t length = sizeof(json) - 1;
+
+    return content_type && strncasecmp(content_type, json, length) == 0 &&
+           (content_type[length] == '\0' || content_type[length] == ';' ||
+            content_type[length] == ' ');
+}
+
+static apr_interval_time_t retry_after(const char *text)
+{
+    apr_int64_t seconds = text && apr_isdigit(*text) ? apr_atoi64(text) : RETRY_AFTER_DEFAULT;
+
+    return apr_time_from_sec(seconds < 1                  ? 1
+                             : seconds > RETRY_AFTER_MAX ? RETRY_AFTER_MAX
+                                                         : seconds);
+}
+
+static apr_status_t explain(apr_status_t meaning, const char *what,
+                            const abb_http_answer_t *answer, const abb_reply_error_t *error,
+                            abb_error_t *err)
+{
+    const char *message = error->message ? error->message : "no explanation";
+
+    switch (meaning) {
+    case ABB_ESCOPE:
+        return abb_error_set(err, meaning,
+                             "the OAuth client lacks the scope '%.60s' that %s needs (granted: %.80s)",
+                             error->required ? error->required : "?", what,
+                             error->granted ? error->granted : "?");
+    case ABB_EGONE:
+        return abb_error_set(err, meaning, "Bitbucket has withdrawn %s: %.120s, see %.100s", what,
+                             message, error->announcement_url ? error->announcement_url : "?");
+    case ABB_ELIMIT:
+        abb_error_set(err, meaning, "Bitbucket's rate limit is reached at %s", what);
+        if (err) {
+            err->retry_after = retry_after(answer->retry_after);
+        }
+        return meaning;
+    default:
+        return abb_error_set(err, meaning, "%s answered %d %.40s: %.160s", what, answer->status,
+                             error->code ? error->code : "", message);
+    }
+}
+
+static apr_status_t meaning_of(int question, const char *what, const abb_http_answer_t *answer,
+                               apr_pool_t *p, abb_error_t *err)
+{
+    abb_reply_error_t error;
+
+    if (answer->error.status != APR_SUCCESS) {
+        return abb_error_set(err, answer->error.status, "%s", answer->error.text);
+    }
+    if (answer->status == 200 && !is_json(answer->content_type)) {
+        return abb_error_set(err, ABB_EUPSTREAM, "%s answered %.60s instead of application/json",
+                             what, answer->content_type ? answer->content_type : "no content type");
+    }
+    abb_reply_error(answer->body, answer->status == 200 ? 0 : answer->body_size, &error, p);
+    for (apr_size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); ++i) {
+        if ((meanings[i].questions & question) && meanings[i].status == answer->status &&
+            has_sign(&error, meanings[i].sign)) {
+            apr_status_t meaning = meanings[i].meaning;
+
+            return meaning == APR_SUCCESS || meaning == APR_NOTFOUND
+                       ? meaning
+                       : explain(meaning, what, answer, &error, err);
+        }
+    }
+    return explain(ABB_EUPSTREAM, what, answer, &error, err);
+}
+
+/* ---- the token endpoint ------------------------------------------------------- */
+
+const char *abb_bitbucket_authorize_url(const abb_bitbucket_t *bitbucket, const char *state,
+                                        apr_pool_t *p)
+{
+    const char *separator = strchr(bitbucket->authorize_url, '?') ? "&" : "?";
+    const char *url = apr_pstrcat(
+        p, bitbucket->authorize_url, separator, "response_type=code&client_id=",
+        abb_text_percent_encode(bitbucket->client_id, p), "&redirect_uri=",
+        abb_text_percent_encode(bitbucket->redirect_uri, p), "&state=", state, NULL);
+
+    return bitbucket->scope ? apr_pstrcat(p, url, "&scope=",
+                                          abb_text_percent_encode(bitbucket->scope, p), NULL)
+                            : url;
+}
+
+/* RFC 6749 section 2.3.1, without the form encoding that Bitbucket does not undo. */
+static const char *client_authorization(const abb_bitbucket_t *bitbucket, apr_pool_t *p)
+{
+    const char *pair = apr_pstrcat(p, bitbucket->client_id, ":", bitbucket->client_secret, NULL);
+    int length = (int)strlen(pair);
+    char *encoded = apr_palloc(p, (apr_size_t)apr_base64_encode_len(length));
+
+    apr_base64_encode(encoded, pair, length);
+    return apr_pstrcat(p, "Basic ", encoded, NULL);
+}
+
+static apr_status_t ask_for_tokens(const abb_bitbucket_t *bitbucket, int question, const char *form,
+                                   apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
+                                   abb_error_t *err)
+{
+    abb_http_request_t request = {bitbucket->token_url, client_authorization(bitbucket, p), form,
+                                  TOKEN_ANSWER_MAX};
+    abb_http_answer_t answer;
+    apr_status_t status;
+
+    abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
+    status = meaning_of(question, "the token endpoint", &answer, p, err);
+    return status == APR_SUCCESS
+               ? abb_reply_tokens(answer.body, answer.body_size, now, tokens, p, err)
+               : status;
+}
+
+apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const char *code,
+                                         apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
+                                         abb_error_t *err)
+{
+    const char *form =
+        apr_pstrcat(p, "grant_type=authorization_code&code=", abb_text_percent_encode(code, p),
+                    "&redirect_uri=", abb_text_percent_encode(bitbucket->redirect_uri, p), NULL);
+
+    return ask_for_tokens(bitbucket, CODE, form, now, tokens, p, err);
+}
+
+apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *refresh_token,
+                                   apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
+                                   abb_error_t *err)
+{
+    const char *form = apr_pstrcat(p, "grant_type=refresh_token&refresh_token=",
+                                   abb_text_percent_encode(refresh_token, p), NULL);
+    apr_status_t status = ask_for_tokens(bitbucket, REFRESH, form, now, tokens, p, err);
+
+    if (status == APR_SUCCESS && !tokens->refresh_token) {
+        tokens->refresh_token = apr_pstrdup(p, refresh_token);
+    }
+    return status;
+}
+
+/* ---- the API --------------------------------------------------------------------- */
+
+static abb_http_request_t api_request(const char *url, const char *access_token, apr_pool_t *p)
+{
+    abb_http_request_t request = {url, apr_pstrcat(p, "Bearer ", access_token, NULL), NULL,
+                                  API_ANSWER_MAX};
+
+    return request;
+}
+
+/* A workspace or member in a path: a slug, or a uuid with encoded braces. */
+static const char *path_segment(const char *name, apr_pool_t *p)
+{
+    return abb_account_parse_uuid(name, p) ? apr_pstrcat(p, "%7B", name, "%7D", NULL)
+                                           : abb_text_percent_encode(name, p);
+}
+
+static const char *permission_url(const abb_bitbucket_t *bitbucket, const char *workspace,
+                                  apr_pool_t *p)
+{
+    return apr_pstrcat(p, bitbucket->api_url, "/user/workspaces/", path_segment(workspace, p),
+                       "/permission", NULL);
+}
+
+/* ---- a grant ------------------------------------------------------------------------ */
+
+/* Whose role, in which workspace, at what time; and where an oddity is told. */
+typedef struct {
+    const abb_bitbucket_t *bitbucket;
+    const char *access_token;
+    const char *user_uuid;
+    apr_time_t now;
+    const char *doubt;
+} asker_t;
+
+static void begin_grant(abb_grant_t *grant, const char *workspace, apr_time_t now)
+{
+    memset(grant, 0, sizeof(*grant));
+    grant->asked = workspace;
+    grant->checked_at = now;
+}
+
+/*
+ * The second way, used only where the first is withdrawn: the member's own
+ * entry, which proves plain membership and nothing above it.
+ */
+static apr_status_t fetch_member(asker_t *asker, abb_grant_t *grant, apr_pool_t *p,
+                                 abb_error_t *err)
+{
+    const char *url =
+        apr_pstrcat(p, asker->bitbucket->api_url, "/workspaces/", path_segment(grant->asked, p),
+                    "/members/", path_segment(asker->user_uuid, p), NULL);
+    abb_http_request_t request = api_request(url, asker->access_token, p);
+    abb_http_answer_t answer;
+    apr_status_t status;
+
+    abb_http_perform(asker->bitbucket->http, &asker->bitbucket->http_settings, &request, &answer, 1,
+                     p);
+    status = meaning_of(MEMBER, "GET /workspaces/{workspace}/members/{member}", &answer, p, err);
+    if (status == APR_SUCCESS) {
+        return abb_reply_member(answer.body, answer.body_size, asker->user_uuid, grant, p, err);
+    }
+    return status == APR_NOTFOUND ? APR_SUCCESS : status;
+}
+
+static apr_status_t read_grant(asker_t *asker, const abb_http_answer_t *answer, abb_grant_t *grant,
+                               apr_pool_t *p, abb_error_t *err)
+{
+    abb_error_t reason;
+    apr_status_t status;
+
+    abb_error_clear(&reason);
+    status = meaning_of(PERMISSION, "GET /user/workspaces/{workspace}/permission", answer, p,
+                        &reason);
+    switch (status) {
+    case APR_SUCCESS:
+        return abb_reply_permission(answer->body, answer->body_size, asker->user_uuid, grant,
+                                    &asker->doubt, p, err);
+    case APR_NOTFOUND:
+        return APR_SUCCESS;
+    case ABB_EGONE:
+        asker->doubt = apr_pstrdup(p, reason.text);
+        return fetch_member(asker, grant, p, err);
+    default:
+        if (err) {
+            *err = reason;
+        }
+        return status;
+    }
+}
+
+apr_status_t abb_bitbucket_fetch_grant(const abb_bitbucket_t *bitbucket, const char *access_token,
+                                       const char *user_uuid, const char *workspace, apr_time_t now,
+                                       abb_grant_t *grant, const char **doubt, apr_pool_t *p,
+                                       abb_error_t *err)
+{
+    asker_t asker = {bitbucket, access_token, user_uuid, now, NULL};
+    abb_http_request_t request =
+        api_request(permission_url(bitbucket, workspace, p), access_token, p);
+    abb_http_answer_t answer;
+    apr_status_t status;
+
+    begin_grant(grant, workspace, now);
+    abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
+    status = read_grant(&asker, &answer, grant, p, err);
+    *doubt = asker.doubt;
+    return status;
+}
+
+/* ---- addresses -------------------------------------------------------------------------- */
+
+/* A page's address is opaque, but it gets the token: same origin and API only. */
+static int is_api_page(const abb_bitbucket_t *bitbucket, const char *url)
+{
+    apr_size_t length = strlen(bitbucket->api_url);
+
+    return strncmp(url, bitbucket->api_url, length) == 0 && url[length] == '/' &&
+           !strstr(url + length, "..") && !abb_http_check_url(url);
+}
+
+static int was_seen(const apr_array_header_t *urls, const char *url)
+{
+    for (int i = 0; i < urls->nelts; ++i) {
+        if (strcmp(APR_ARRAY_IDX(urls, i, const char *), url) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static apr_status_t check_page(const abb_bitbucket_t *bitbucket, apr_array_header_t *seen,
+                               const char *url, abb_error_t *err)
+{
+    if (!is_api_page(bitbucket, url)) {
+        return abb_error_set(err, ABB_EUPSTREAM,
+                             "the next page of GET /user/emails lies outside the API: %.120s", url);
+    }
+    if (seen->nelts >= PAGES_MAX || was_seen(seen, url)) {
+        return abb_error_set(err, ABB_EUPSTREAM, "GET /user/emails has no last page");
+    }
+    APR_ARRAY_PUSH(seen, const char *) = url;
+    return APR_SUCCESS;
+}
+
+/* One page's addresses; *next is the page after it while the primary one is not found. */
+static apr_status_t read_emails(const abb_http_answer_t *answer, abb_account_t *account,
+                                const char **next, apr_pool_t *p, abb_error_t *err)
+{
+    abb_reply_emails_t emails;
+    apr_status_t status = meaning_of(EMAILS, "GET /user/emails", answer, p, err);
+
+    if (status != APR_SUCCESS ||
+        (status = abb_reply_emails(answer->body, answer->body_size, &emails, p, err)) !=
+            APR_SUCCESS) {
+        return status;
+    }
+    if (emails.primary) {
+        account->email = emails.primary;
+    }
+    else if (!account->email) {
+        account->email = emails.first_confirmed;
+    }
+    *next = emails.primary ? NULL : emails.next;
+    return APR_SUCCESS;
+}
+
+/* Read the first page's answer and fetch the others as far as they are needed. */
+static apr_status_t take_emails(const abb_bitbucket_t *bitbucket, const char *access_token,
+                                const abb_http_answer_t *first, abb_account_t *account,
+                                apr_pool_t *p, abb_error_t *err)
+{
+    apr_array_header_t *seen = apr_array_make(p, PAGES_MAX, sizeof(const char *));
+    const char *next;
+    apr_status_t status = read_emails(first, account, &next, p, err);
+
+    while (status == APR_SUCCESS && next &&
+           (status = check_page(bitbucket, seen, next, err)) == APR_SUCCESS) {
+        abb_http_request_t request = api_request(next, access_token, p);
+        abb_http_answer_t answer;
+
+        abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
+        status = read_emails(&answer, account, &next, p, err);
+    }
+    return status;
+}
+
+/* ---- a visitor ----------------------------------------------------------------------------- */
+
+/* The order of the questions at a sign-in. */
+enum { ASK_USER, ASK_EMAILS, ASK_WORKSPACES };
+
+static apr_status_t take_user(const abb_http_answer_t *answer, abb_bitbucket_visitor_t *visitor,
+                              apr_pool_t *p, abb_error_t *err)
+{
+    apr_status_t status = meaning_of(USER, "GET /user", answer, p, err);
+
+    return status == APR_SUCCESS
+               ? abb_reply_user(answer->body, answer->body_size, &visitor->account,
+                                &visitor->raw_user, p, err)
+               : status;
+}
+
+/* Addresses are welcome, not needed: whoever needs one sees that it is missing. */
+static apr_status_t take_emails_if_allowed(const abb_bitbucket_t *bitbucket,
+                                           const char *access_token,
+                                           const abb_http_answer_t *first,
+                                           abb_bitbucket_visitor_t *visitor, apr_pool_t *p,
+                                           abb_error_t *err)
+{
+    abb_error_t reason;
+    apr_status_t status;
+
+    abb_error_clear(&reason);
+    status = take_emails(bitbucket, access_token, first, &visitor->account, p, &reason);
+    if (status == ABB_ESCOPE) {
+        visitor->doubt = apr_pstrdup(p, reason.text);
+        return APR_SUCCESS;
+    }
+    if (status != APR_SUCCESS && err) {
+        *err = reason;
+    }
+    return status;
+}
+
+static apr_status_t take_grants(asker_t *asker, const abb_http_answer_t *answers,
+                                abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err)
+{
+    for (int i = 0; i < visitor->grant_count; ++i) {
+        apr_status_t status = read_grant(asker, &answers[i], &visitor->grants[i], p, err);
+
+        if (status != APR_SUCCESS) {
+            return status;
+        }
+    }
+    if (asker->doubt) {
+        visitor->doubt = asker->doubt;
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const char *access_token,
+                                         const char *const *workspaces, int workspace_count,
+                                         apr_time_t now, abb_bitbucket_visitor_t *visitor,
+                                         apr_pool_t *p, abb_error_t *err)
+{
+    abb_http_request_t requests[ASK_WORKSPACES + ABB_BITBUCKET_WORKSPACES_MAX];
+    abb_http_answer_t answers[ASK_WORKSPACES + ABB_BITBUCKET_WORKSPACES_MAX];
+    asker_t asker = {bitbucket, access_token, NULL, now, NULL};
+    apr_status_t status;
+
+    memset(visitor, 0, sizeof(*visitor));
+    visitor->grant_count = workspace_count > ABB_BITBUCKET_WORKSPACES_MAX
+                               ? ABB_BITBUCKET_WORKSPACES_MAX
+                               : workspace_count;
+    visitor->grants = apr_pcalloc(p, (apr_size_t)(visitor->grant_count + 1) * sizeof(abb_grant_t));
+    requests[ASK_USER] = api_request(apr_pstrcat(p, bitbucket->api_url, "/user", NULL),
+                                     access_token, p);
+    requests[ASK_EMAILS] = api_request(
+        apr_pstrcat(p, bitbucket->api_url, "/user/emails?pagelen=100", NULL), access_token, p);
+    for (int i = 0; i < visitor->grant_count; ++i) {
+        begin_grant(&visitor->grants[i], workspaces[i], now);
+        requests[ASK_WORKSPACES + i] =
+            api_request(permission_url(bitbucket, workspaces[i], p), access_token, p);
+    }
+    abb_http_perform(bitbucket->http, &bitbucket->http_settings, requests, answers,
+                     ASK_WORKSPACES + visitor->grant_count, p);
+    if ((status = take_user(&answers[ASK_USER], visitor, p, err)) != APR_SUCCESS) {
+        return status;
+    }
+    asker.user_uuid = visitor->account.uuid;
+    status = take_emails_if_allowed(bitbucket, access_token, &answers[ASK_EMAILS], visitor, p, err);
+    return status == APR_SUCCESS
+               ? take_grants(&asker, &answers[ASK_WORKSPACES], visitor, p, err)
+               : status;
+}

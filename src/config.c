@@ -1,0 +1,508 @@
+/* config (floor 3): directives and their merge. See abb_config.h. */
+#include "config_internal.h"
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <apr_uri.h>
+#include <http_core.h>
+
+#include "abb_http.h"
+#include "abb_store_shm.h"
+#include "abb_text.h"
+
+#define HTTP_TIMEOUT_MAX apr_time_from_sec(60)
+
+/* ---- create and merge ---------------------------------------------------------- */
+
+server_config_t *abb_config_of(server_rec *s)
+{
+    return ap_get_module_config(s->module_config, &auth_bitbucket_module);
+}
+
+void *abb_config_create_server(apr_pool_t *p, server_rec *s)
+{
+    server_config_t *conf = apr_pcalloc(p, sizeof(*conf));
+
+    conf->connect_timeout = conf->total_timeout = UNSET;
+    conf->idle_timeout = conf->absolute_timeout = UNSET;
+    conf->store_size = UNSET;
+    conf->workspaces = apr_array_make(p, 4, sizeof(const char *));
+    return conf;
+}
+
+#define INHERIT_POINTER(member) merged->member = over->member ? over->member : base->member
+#define INHERIT_NUMBER(member) merged->member = over->member != UNSET ? over->member : base->member
+
+void *abb_config_merge_server(apr_pool_t *p, void *base_config, void *over_config)
+{
+    const server_config_t *base = base_config;
+    const server_config_t *over = over_config;
+    server_config_t *merged = apr_pmemdup(p, over, sizeof(*over));
+
+    merged->is_configured = base->is_configured || over->is_configured;
+    INHERIT_POINTER(client_id);
+    INHERIT_POINTER(client_secret);
+    INHERIT_POINTER(callback);
+    INHERIT_POINTER(scope);
+    INHERIT_POINTER(authorize_url);
+    INHERIT_POINTER(token_url);
+    INHERIT_POINTER(api_url);
+    INHERIT_NUMBER(connect_timeout);
+    INHERIT_NUMBER(total_timeout);
+    INHERIT_POINTER(ca_file);
+    INHERIT_POINTER(proxy);
+    INHERIT_POINTER(cookie_name);
+    INHERIT_POINTER(cookie_domain);
+    INHERIT_POINTER(cookie_same_site);
+    INHERIT_NUMBER(idle_timeout);
+    INHERIT_NUMBER(absolute_timeout);
+    INHERIT_POINTER(session_keys);
+    return merged;
+}
+
+void *abb_config_create_directory(apr_pool_t *p, char *directory)
+{
+    directory_config_t *conf = apr_pcalloc(p, sizeof(*conf));
+
+    conf->is_private = UNSET;
+    return conf;
+}
+
+void *abb_config_merge_directory(apr_pool_t *p, void *base_config, void *over_config)
+{
+    const directory_config_t *base = base_config;
+    const directory_config_t *over = over_config;
+    directory_config_t *merged = apr_palloc(p, sizeof(*merged));
+
+    INHERIT_POINTER(remote_user);
+    INHERIT_NUMBER(is_private);
+    return merged;
+}
+
+abb_place_t abb_config_place(request_rec *r)
+{
+    const directory_config_t *conf =
+        ap_get_module_config(r->per_dir_config, &auth_bitbucket_module);
+    abb_place_t place = {conf->remote_user ? conf->remote_user : "username",
+                         conf->is_private != 0};
+
+    return place;
+}
+
+apr_size_t abb_config_store_size(server_rec *main_server)
+{
+    apr_int64_t size = abb_config_of(main_server)->store_size;
+
+    return size == UNSET ? ABB_CONFIG_STORE_SIZE : (apr_size_t)size;
+}
+
+/* ---- helpers of the setters ------------------------------------------------------- */
+
+/* The server's settings; a directive of ours has been seen. */
+static server_config_t *configure(cmd_parms *cmd)
+{
+    server_config_t *conf = abb_config_of(cmd->server);
+
+    conf->is_configured = 1;
+    return conf;
+}
+
+static const char *fault(cmd_parms *cmd, const char *value, const char *why)
+{
+    return apr_psprintf(cmd->pool, "'%s' %s", value, why);
+}
+
+/* mod_info and dumps of the configuration print arguments as they stand in the tree. */
+static void hide_arguments(cmd_parms *cmd)
+{
+    ((ap_directive_t *)cmd->directive)->args = "(not shown)";
+}
+
+static int names_source(const char *specification)
+{
+    return strncmp(specification, "file:", 5) == 0 || strncmp(specification, "env:", 4) == 0 ||
+           strncmp(specification, "exec:", 5) == 0;
+}
+
+static const char *check_secret(cmd_parms *cmd, const char *specification)
+{
+    if (!names_source(specification)) {
+        hide_arguments(cmd);
+    }
+    return *specification ? NULL
+                          : "is empty: write the secret, file:PATH, env:NAME or exec:PATH";
+}
+
+static const char *set_duration(cmd_parms *cmd, const char *text, apr_interval_time_t smallest,
+                                apr_interval_time_t largest, apr_interval_time_t *duration)
+{
+    if (abb_text_duration_parse(text, duration) != APR_SUCCESS) {
+        return fault(cmd, text,
+                     "is no duration: write a number with s, m, h or d, as in 90s or 12h");
+    }
+    if (*duration < smallest || *duration > largest) {
+        return apr_psprintf(cmd->pool, "'%s' is out of range: allowed are %ds to %lds", text,
+                            (int)apr_time_sec(smallest), (long)apr_time_sec(largest));
+    }
+    return NULL;
+}
+
+/* ---- the OAuth client ---------------------------------------------------------------- */
+
+static const char *set_client_id(cmd_parms *cmd, void *directory, const char *value)
+{
+    for (const char *c = value; *c; ++c) {
+        if (*c <= 0x20 || *c > 0x7e || *c == ':') {
+            return fault(cmd, value, "is no client id: copy the Key that Bitbucket shows");
+        }
+    }
+    if (!*value) {
+        return "is empty: copy the Key that Bitbucket shows for the OAuth client";
+    }
+    configure(cmd)->client_id = value;
+    return NULL;
+}
+
+static const char *set_client_secret(cmd_parms *cmd, void *directory, int count,
+                                     char *const values[])
+{
+    const char *specification = count > 0 ? values[0] : "";
+
+    for (int i = 1; i < count; ++i) {
+        specification = apr_pstrcat(cmd->pool, specification, " ", values[i], NULL);
+    }
+    if (count > 1 && strncmp(specification, "exec:", 5) != 0) {
+        hide_arguments(cmd);
+        return "takes one value: the secret, file:PATH, env:NAME, or exec:PATH with arguments";
+    }
+    configure(cmd)->client_secret = specification;
+    return check_secret(cmd, specification);
+}
+
+static const char *check_callback_path(cmd_parms *cmd, const char *value, const char *path)
+{
+    const char *name = path ? strrchr(path, '/') : NULL;
+
+    if (!name || name[1] == '\0' || abb_text_local_path(path, NULL) != path ||
+        strpbrk(path, "?%")) {
+        return fault(cmd, value,
+                     "has no path that a callback can have: write for instance "
+                     "https://wiki.example.com/bitbucket/callback or /bitbucket/callback");
+    }
+    if (!strcmp(name, "/login") || !strcmp(name, "/logout") || !strcmp(name, "/userinfo")) {
+        return fault(cmd, value, "ends in a name that another endpoint of the module has");
+    }
+    return NULL;
+}
+
+static const char *set_callback(cmd_parms *cmd, void *directory, const char *value)
+{
+    apr_uri_t uri;
+    const char *message;
+
+    if (*value == '/') {
+        message = check_callback_path(cmd, value, value);
+    }
+    else if (apr_uri_parse(cmd->pool, value, &uri) != APR_SUCCESS || !uri.scheme ||
+             !uri.hostname || uri.user || uri.fragment ||
+             (strcmp(uri.scheme, "https") != 0 && strcmp(uri.scheme, "http") != 0)) {
+        message = fault(cmd, value, "is neither an absolute http(s) URL nor a path");
+    }
+    else {
+        message = check_callback_path(cmd, value, uri.query ? NULL : uri.path);
+    }
+    configure(cmd)->callback = value;
+    return message;
+}
+
+static const char *set_scope(cmd_parms *cmd, void *directory, const char *word)
+{
+    server_config_t *conf = configure(cmd);
+
+    for (const char *c = word; *c; ++c) {
+        if (!apr_isalnum(*c) && !strchr(":_-.", *c)) {
+            return fault(cmd, word, "is no scope: write names as Bitbucket does, as in account email");
+        }
+    }
+    conf->scope = conf->scope ? apr_pstrcat(cmd->pool, conf->scope, " ", word, NULL) : word;
+    return NULL;
+}
+
+/* ---- talking to Bitbucket -------------------------------------------------------------- */
+
+static const char *check_url(cmd_parms *cmd, const char *value)
+{
+    const char *why = abb_http_check_url(value);
+
+    return why ? apr_psprintf(cmd->pool, "'%s' is refused: %s", value, why) : NULL;
+}
+
+static const char *set_authorize_url(cmd_parms *cmd, void *directory, const char *value)
+{
+    configure(cmd)->authorize_url = value;
+    return check_url(cmd, value);
+}
+
+static const char *set_token_url(cmd_parms *cmd, void *directory, const char *value)
+{
+    configure(cmd)->token_url = value;
+    return check_url(cmd, value);
+}
+
+static const char *set_api_url(cmd_parms *cmd, void *directory, const char *value)
+{
+    apr_size_t length = strlen(value);
+
+    while (length > 0 && value[length - 1] == '/') {
+        --length;
+    }
+    configure(cmd)->api_url = apr_pstrmemdup(cmd->pool, value, length);
+    if (strchr(value, '?')) {
+        return fault(cmd, value, "holds a query: write the address up to /2.0");
+    }
+    return check_url(cmd, value);
+}
+
+static const char *set_http_timeout(cmd_parms *cmd, void *directory, const char *connect,
+                                    const char *total)
+{
+    server_config_t *conf = configure(cmd);
+    const char *message = set_duration(cmd, connect, apr_time_from_sec(1), HTTP_TIMEOUT_MAX,
+                                       &conf->connect_timeout);
+
+    if (!message && total) {
+        message = set_duration(cmd, total, apr_time_from_sec(1), HTTP_TIMEOUT_MAX,
+                               &conf->total_timeout);
+    }
+    if (!message && total && conf->connect_timeout > conf->total_timeout) {
+        message = apr_psprintf(cmd->pool, "'%s %s': connecting may not take longer than the whole",
+                               connect, total);
+    }
+    return message;
+}
+
+static const char *set_ca_file(cmd_parms *cmd, void *directory, const char *value)
+{
+    const char *path = ap_server_root_relative(cmd->pool, value);
+    apr_file_t *file;
+
+    if (!path || apr_file_open(&file, path, APR_FOPEN_READ, APR_FPROT_OS_DEFAULT, cmd->temp_pool) !=
+                     APR_SUCCESS) {
+        return fault(cmd, value, "cannot be read: name a PEM file with certificate authorities");
+    }
+    apr_file_close(file);
+    configure(cmd)->ca_file = path;
+    return NULL;
+}
+
+static const char *set_proxy(cmd_parms *cmd, void *directory, const char *value)
+{
+    apr_uri_t uri;
+
+    if (apr_uri_parse(cmd->pool, value, &uri) != APR_SUCCESS || !uri.scheme || !uri.hostname ||
+        (strcmp(uri.scheme, "http") != 0 && strcmp(uri.scheme, "https") != 0)) {
+        return fault(cmd, value, "is no proxy: write for instance http://proxy.example.com:3128");
+    }
+    configure(cmd)->proxy = value;
+    return NULL;
+}
+
+/* ---- cookies and sessions ------------------------------------------------------------------ */
+
+static const char *set_cookie_name(cmd_parms *cmd, void *directory, const char *value)
+{
+    for (const char *c = value; *c; ++c) {
+        if (!apr_isalnum(*c) && !strchr("_-", *c)) {
+            return fault(cmd, value, "is no cookie name: letters, digits, '_' and '-' are allowed");
+        }
+    }
+    if (!*value || strlen(value) > 64 || strncmp(value, "__", 2) == 0) {
+        return fault(cmd, value,
+                     "is no cookie name: 1 to 64 characters, not starting with '__' (the prefixes "
+                     "__Host- and __Secure- are put in front where they apply)");
+    }
+    configure(cmd)->cookie_name = value;
+    return NULL;
+}
+
+static const char *set_cookie_domain(cmd_parms *cmd, void *directory, const char *value)
+{
+    const char *domain = *value == '.' ? value + 1 : value;
+
+    for (const char *c = domain; *c; ++c) {
+        if (!apr_isalnum(*c) && !strchr(".-", *c)) {
+            return fault(cmd, value, "is no domain: write for instance example.com");
+        }
+    }
+    if (!strchr(domain, '.')) {
+        return fault(cmd, value, "is no domain a browser accepts: write for instance example.com");
+    }
+    configure(cmd)->cookie_domain = domain;
+    return NULL;
+}
+
+static const char *set_cookie_same_site(cmd_parms *cmd, void *directory, const char *value)
+{
+    server_config_t *conf = configure(cmd);
+
+    if (ap_cstr_casecmp(value, "Lax") == 0) {
+        conf->cookie_same_site = "Lax";
+    }
+    else if (ap_cstr_casecmp(value, "None") == 0) {
+        conf->cookie_same_site = "None";
+    }
+    else {
+        return fault(cmd, value,
+                     "is not possible: allowed are Lax and None (with Strict the browser would "
+                     "hide the session on the way back from Bitbucket)");
+    }
+    return NULL;
+}
+
+static const char *set_session_timeout(cmd_parms *cmd, void *directory, const char *idle,
+                                       const char *absolute)
+{
+    static const apr_interval_time_t year = apr_time_from_sec(366 * 86400LL);
+    server_config_t *conf = configure(cmd);
+    const char *message =
+        set_duration(cmd, idle, apr_time_from_sec(1), year, &conf->idle_timeout);
+
+    if (!message && absolute) {
+        message = set_duration(cmd, absolute, apr_time_from_sec(1), year, &conf->absolute_timeout);
+    }
+    if (!message && absolute && conf->idle_timeout > conf->absolute_timeout) {
+        message = apr_psprintf(cmd->pool, "'%s %s': idle may not be longer than absolute", idle,
+                               absolute);
+    }
+    return message;
+}
+
+static const char *set_session_keys(cmd_parms *cmd, void *directory, int count,
+                                    char *const values[])
+{
+    apr_array_header_t *keys = apr_array_make(cmd->pool, count, sizeof(const char *));
+
+    if (count == 0 || count > ABB_CRYPTO_KEYS_MAX) {
+        return apr_psprintf(cmd->pool, "takes 1 to %d keys, but %d are there", ABB_CRYPTO_KEYS_MAX,
+                            count);
+    }
+    for (int i = 0; i < count; ++i) {
+        const char *message = check_secret(cmd, values[i]);
+
+        if (message) {
+            return message;
+        }
+        APR_ARRAY_PUSH(keys, const char *) = values[i];
+    }
+    configure(cmd)->session_keys = keys;
+    return NULL;
+}
+
+/* A size with an optional K, M or G; -1 when it is none. */
+static apr_int64_t parse_size(const char *text, apr_size_t length)
+{
+    apr_int64_t size = 0;
+    apr_size_t i = 0;
+
+    while (i < length && apr_isdigit(text[i]) && size < (1LL << 40)) {
+        size = size * 10 + (text[i++] - '0');
+    }
+    if (i == 0 || i + 1 < length) {
+        return -1;
+    }
+    if (i == length) {
+        return size;
+    }
+    switch (apr_toupper(text[i])) {
+    case 'K':
+        return size << 10;
+    case 'M':
+        return size << 20;
+    case 'G':
+        return size << 30;
+    default:
+        return -1;
+    }
+}
+
+static const char *set_session_cache(cmd_parms *cmd, void *directory, const char *value)
+{
+    const char *message = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_size_t length = strlen(value);
+    apr_int64_t size = ABB_CONFIG_STORE_SIZE;
+
+    if (message) {
+        return message;
+    }
+    if (strncmp(value, "shm(", 4) == 0 && value[length - 1] == ')') {
+        size = parse_size(value + 4, length - 5);
+    }
+    else if (strcmp(value, "shm") != 0) {
+        size = -1;
+    }
+    if (size < ABB_STORE_SHM_MIN || (apr_uint64_t)size > ABB_STORE_SHM_MAX) {
+        return fault(cmd, value,
+                     "is no session cache: write shm or shm(SIZE), SIZE a number with K, M or G, "
+                     "from 256K to 256G");
+    }
+    configure(cmd)->store_size = size;
+    return NULL;
+}
+
+/* ---- directories ------------------------------------------------------------------------------- */
+
+static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *value)
+{
+    if (!abb_request_is_attribute(value)) {
+        return fault(cmd, value,
+                     "is no attribute: allowed are username, email, uuid, account_id and nickname");
+    }
+    ((directory_config_t *)directory)->remote_user = value;
+    return NULL;
+}
+
+static const char *set_private(cmd_parms *cmd, void *directory, int flag)
+{
+    ((directory_config_t *)directory)->is_private = flag;
+    return NULL;
+}
+
+const command_rec abb_config_commands[] = {
+    AP_INIT_TAKE1("AuthBitbucketClientID", set_client_id, NULL, RSRC_CONF,
+                  "the Key of the OAuth client at Bitbucket"),
+    AP_INIT_TAKE_ARGV("AuthBitbucketClientSecret", set_client_secret, NULL, RSRC_CONF,
+                      "the Secret of the OAuth client: a value, file:PATH, env:NAME or exec:PATH"),
+    AP_INIT_TAKE1("AuthBitbucketCallbackURL", set_callback, NULL, RSRC_CONF,
+                  "the Callback URL registered at Bitbucket, or its path"),
+    AP_INIT_ITERATE("AuthBitbucketScope", set_scope, NULL, RSRC_CONF,
+                    "scopes to narrow the OAuth client's to"),
+    AP_INIT_TAKE1("AuthBitbucketAuthorizeURL", set_authorize_url, NULL, RSRC_CONF,
+                  "Bitbucket's authorization endpoint"),
+    AP_INIT_TAKE1("AuthBitbucketTokenURL", set_token_url, NULL, RSRC_CONF,
+                  "Bitbucket's token endpoint"),
+    AP_INIT_TAKE1("AuthBitbucketAPIURL", set_api_url, NULL, RSRC_CONF,
+                  "Bitbucket's API, up to /2.0"),
+    AP_INIT_TAKE12("AuthBitbucketHTTPTimeout", set_http_timeout, NULL, RSRC_CONF,
+                   "how long connecting to Bitbucket and a whole exchange may take"),
+    AP_INIT_TAKE1("AuthBitbucketCAFile", set_ca_file, NULL, RSRC_CONF,
+                  "PEM file of the certificate authorities to trust for Bitbucket"),
+    AP_INIT_TAKE1("AuthBitbucketProxy", set_proxy, NULL, RSRC_CONF,
+                  "URL of the proxy through which Bitbucket is reached"),
+    AP_INIT_TAKE1("AuthBitbucketCookieName", set_cookie_name, NULL, RSRC_CONF,
+                  "name of the session cookie"),
+    AP_INIT_TAKE1("AuthBitbucketCookieDomain", set_cookie_domain, NULL, RSRC_CONF,
+                  "domain of the session cookie"),
+    AP_INIT_TAKE1("AuthBitbucketCookieSameSite", set_cookie_same_site, NULL, RSRC_CONF,
+                  "SameSite attribute of the cookies: Lax or None"),
+    AP_INIT_TAKE12("AuthBitbucketSessionTimeout", set_session_timeout, NULL, RSRC_CONF,
+                   "how long a session lives unused, and in all"),
+    AP_INIT_TAKE_ARGV("AuthBitbucketSessionKey", set_session_keys, NULL, RSRC_CONF,
+                      "keys that seal sessions: the first seals, all open"),
+    AP_INIT_TAKE1("AuthBitbucketSessionCache", set_session_cache, NULL, RSRC_CONF,
+                  "where sessions are kept: shm or shm(SIZE)"),
+    AP_INIT_TAKE1("AuthBitbucketRemoteUser", set_remote_user, NULL, OR_AUTHCFG,
+                  "the attribute that becomes REMOTE_USER"),
+    AP_INIT_FLAG("AuthBitbucketPrivate", set_private, NULL, OR_AUTHCFG,
+                 "whether answers to signed-in visitors are kept out of shared caches"),
+    {NULL, {NULL}, NULL, 0, RAW_ARGS, NULL},
+};

@@ -1,0 +1,503 @@
+/* config (floor 3): from directives to sites. See abb_config.h. */
+#include <ap_listen.h>
+#include <apr_env.h>
+#include <apr_strings.h>
+#include <apr_uri.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <http_main.h>
+#include <util_cfgtree.h>
+
+#include "abb_log.h"
+#include "abb_secret.h"
+#include "config_internal.h"
+
+APLOG_USE_MODULE(auth_bitbucket);
+
+#define CALLBACK_DEFAULT "/bitbucket/callback"
+#define CONNECT_TIMEOUT_DEFAULT apr_time_from_sec(3)
+#define TOTAL_TIMEOUT_DEFAULT apr_time_from_sec(10)
+#define IDLE_TIMEOUT_DEFAULT apr_time_from_sec(12 * 3600)
+#define ABSOLUTE_TIMEOUT_DEFAULT apr_time_from_sec(7 * 86400)
+
+#define CLIENT_ID_VARIABLE "BITBUCKET_CLIENT_ID"
+#define CLIENT_SECRET_VARIABLE "BITBUCKET_CLIENT_SECRET"
+
+/* Where a fault is reported, and memory. */
+typedef struct {
+    apr_pool_t *pool;
+    apr_pool_t *temporary;
+    server_rec *main_server;
+    server_rec *server;
+    server_config_t *conf;
+} settling_t;
+
+static const char *server_name(const server_rec *s)
+{
+    return s->server_hostname ? s->server_hostname : "(no ServerName)";
+}
+
+void abb_config_add_workspace(server_rec *s, const char *workspace)
+{
+    APR_ARRAY_PUSH(abb_config_of(s)->workspaces, const char *) = workspace;
+}
+
+abb_site_t *abb_config_site(server_rec *s)
+{
+    return abb_config_of(s)->site;
+}
+
+static int value_or(apr_interval_time_t *place, apr_interval_time_t value,
+                    apr_interval_time_t fallback)
+{
+    *place = value == UNSET ? fallback : value;
+    return value != UNSET;
+}
+
+/* ---- the configuration as a tree ---------------------------------------------------- */
+
+/* Whether a node is the <VirtualHost> that made a server. */
+static int is_section_of(const ap_directive_t *node, const server_rec *s)
+{
+    return s->defn_name && strcasecmp(node->directive, "<VirtualHost") == 0 &&
+           node->line_num == (int)s->defn_line_number && strcmp(node->filename, s->defn_name) == 0;
+}
+
+static int has_first_word(const ap_directive_t *node, const char *directive, const char *word,
+                          apr_pool_t *p)
+{
+    const char *arguments = node->args;
+
+    return strcasecmp(node->directive, directive) == 0 &&
+           strcasecmp(ap_getword_conf(p, &arguments), word) == 0;
+}
+
+/*
+ * The first directive with this first word in the configuration of one virtual
+ * host, or for s NULL outside all virtual hosts. NULL when there is none.
+ */
+static const ap_directive_t *find_directive(const ap_directive_t *node, const server_rec *s,
+                                            const char *directive, const char *word, apr_pool_t *p)
+{
+    for (; node; node = node->next) {
+        const ap_directive_t *found = NULL;
+
+        if (strcasecmp(node->directive, "<VirtualHost") == 0) {
+            if (s && is_section_of(node, s)) {
+                return find_directive(node->first_child, NULL, directive, word, p);
+            }
+            continue;
+        }
+        if (!s && has_first_word(node, directive, word, p)) {
+            return node;
+        }
+        if (!s && node->first_child) {
+            found = find_directive(node->first_child, s, directive, word, p);
+        }
+        if (found) {
+            return found;
+        }
+    }
+    return NULL;
+}
+
+static const ap_directive_t *find_in_server(const settling_t *settling, const char *directive,
+                                            const char *word)
+{
+    const server_rec *section = settling->server == settling->main_server ? NULL : settling->server;
+
+    return find_directive(ap_conftree, section, directive, word, settling->temporary);
+}
+
+static const ap_directive_t *find_auth_type(const settling_t *settling)
+{
+    return find_in_server(settling, "AuthType", "Bitbucket");
+}
+
+static const ap_directive_t *find_global_auth_type(const settling_t *settling)
+{
+    return find_directive(ap_conftree, NULL, "AuthType", "Bitbucket", settling->temporary);
+}
+
+/* ---- faults -------------------------------------------------------------------------- */
+
+/* Warnings once per start: httpd reads its configuration twice before it runs. */
+static int is_first_pass(void)
+{
+    return ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG;
+}
+
+static int missing(const settling_t *settling, const char *what, const char *directive,
+                   const char *variable)
+{
+    const ap_directive_t *user = find_auth_type(settling);
+
+    user = user ? user : find_global_auth_type(settling);
+    ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL,
+                 ABB_LOGNO(0001) "%s: %s%s%s%s there is no %s: write the directive %s, or set the "
+                 "environment variable %s for httpd",
+                 server_name(settling->server), user ? "AuthType Bitbucket is used (" : "",
+                 user ? user->filename : "",
+                 user ? apr_psprintf(settling->temporary, ":%d)", user->line_num) : "",
+                 user ? ", but" : "", what, directive, variable);
+    return HTTP_INTERNAL_SERVER_ERROR;
+}
+
+static int bad_secret(const settling_t *settling, const char *directive, const abb_error_t *err)
+{
+    ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL, ABB_LOGNO(0002) "%s: %s: %s",
+                 server_name(settling->server), directive, err->text);
+    return HTTP_INTERNAL_SERVER_ERROR;
+}
+
+static int bad_setting(const settling_t *settling, const char *directive, const char *sentence)
+{
+    ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL, ABB_LOGNO(0003) "%s: %s: %s",
+                 server_name(settling->server), directive, sentence);
+    return HTTP_INTERNAL_SERVER_ERROR;
+}
+
+/* ---- the OAuth client ------------------------------------------------------------------ */
+
+static const char *environment(const char *name, apr_pool_t *p)
+{
+    char *value;
+
+    return apr_env_get(&value, name, p) == APR_SUCCESS && *value ? value : NULL;
+}
+
+static int settle_secret(const settling_t *settling, abb_site_t *site)
+{
+    const char *specification = settling->conf->client_secret;
+    abb_error_t err;
+
+    if (!specification) {
+        site->bitbucket.client_secret = environment(CLIENT_SECRET_VARIABLE, settling->pool);
+        return site->bitbucket.client_secret
+                   ? OK
+                   : missing(settling, "client secret", "AuthBitbucketClientSecret",
+                             CLIENT_SECRET_VARIABLE);
+    }
+    abb_error_clear(&err);
+    return abb_secret_read(specification, ap_server_root, &site->bitbucket.client_secret,
+                           settling->pool, &err) == APR_SUCCESS
+               ? OK
+               : bad_secret(settling, "AuthBitbucketClientSecret", &err);
+}
+
+/* ---- addresses ------------------------------------------------------------------------- */
+
+static apr_port_t server_port(const server_rec *s)
+{
+    if (s->port) {
+        return s->port;
+    }
+    if (s->addrs && s->addrs->host_port) {
+        return s->addrs->host_port;
+    }
+    return ap_listeners && ap_listeners->bind_addr ? ap_listeners->bind_addr->port : 0;
+}
+
+static int is_https(const settling_t *settling, apr_port_t port)
+{
+    server_rec *s = settling->server;
+    const char *protocol;
+
+    if (s->server_scheme) {
+        return strcmp(s->server_scheme, "https") == 0;
+    }
+    protocol = ap_get_server_protocol(s);
+    return (protocol && strcmp(protocol, "https") == 0) ||
+           find_in_server(settling, "SSLEngine", "on") != NULL || port == 443;
+}
+
+static const char *compose_origin(const char *scheme, const char *host, apr_port_t port,
+                                  apr_pool_t *p)
+{
+    int is_default = port == 0 || port == (strcmp(scheme, "https") == 0 ? 443 : 80);
+
+    return is_default ? apr_pstrcat(p, scheme, "://", host, NULL)
+                      : apr_psprintf(p, "%s://%s:%d", scheme, host, port);
+}
+
+/* From a path: scheme, host and port of ServerName, never of a request. */
+static const char *origin_of_server(const settling_t *settling)
+{
+    apr_port_t port = server_port(settling->server);
+    const char *scheme = is_https(settling, port) ? "https" : "http";
+
+    return compose_origin(scheme, settling->server->server_hostname, port, settling->pool);
+}
+
+static const char *origin_of_url(const char *url, const char **path, apr_pool_t *p)
+{
+    apr_uri_t uri;
+    char *host;
+
+    apr_uri_parse(p, url, &uri);
+    host = apr_pstrdup(p, uri.hostname);
+    ap_str_tolower(host);
+    *path = uri.path;
+    if (strchr(host, ':')) {
+        host = apr_pstrcat(p, "[", host, "]", NULL);
+    }
+    return compose_origin(uri.scheme, host, uri.port_str ? uri.port : 0, p);
+}
+
+static const char *sibling(const char *callback_path, const char *name, apr_pool_t *p)
+{
+    apr_size_t directory = (apr_size_t)(strrchr(callback_path, '/') - callback_path) + 1;
+
+    return apr_pstrcat(p, apr_pstrmemdup(p, callback_path, directory), name, NULL);
+}
+
+static int settle_addresses(const settling_t *settling, abb_site_t *site)
+{
+    const char *callback = settling->conf->callback ? settling->conf->callback : CALLBACK_DEFAULT;
+
+    if (*callback == '/') {
+        if (!settling->server->server_hostname) {
+            return bad_setting(settling, "AuthBitbucketCallbackURL",
+                               "a path needs a ServerName; or write the whole URL");
+        }
+        site->callback_path = callback;
+        site->origin = origin_of_server(settling);
+        site->bitbucket.redirect_uri = apr_pstrcat(settling->pool, site->origin, callback, NULL);
+    }
+    else {
+        /* As registered, to the letter: Bitbucket compares texts. */
+        site->origin = origin_of_url(callback, &site->callback_path, settling->pool);
+        site->bitbucket.redirect_uri = callback;
+    }
+    site->login_path = sibling(site->callback_path, "login", settling->pool);
+    site->logout_path = sibling(site->callback_path, "logout", settling->pool);
+    site->userinfo_path = sibling(site->callback_path, "userinfo", settling->pool);
+    return OK;
+}
+
+static int is_loopback_origin(const char *origin)
+{
+    const char *host = strstr(origin, "://") + 3;
+    apr_size_t length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+
+    return (length == 9 && strncmp(host, "localhost", 9) == 0) ||
+           (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == length) ||
+           (length == 5 && strncmp(host, "[::1]", 5) == 0);
+}
+
+static void warn_of_plain_http(const settling_t *settling, const abb_site_t *site)
+{
+    if (strncmp(site->origin, "http://", 7) == 0 && !is_loopback_origin(site->origin) &&
+        !is_first_pass()) {
+        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, settling->server,
+                     ABB_LOGNO(0004) "%s is plain http: cookies and pages can be read on the way. "
+                     "Use https, and behind a TLS terminator write AuthBitbucketCallbackURL with "
+                     "https://",
+                     site->origin);
+    }
+}
+
+/* ---- cookies ------------------------------------------------------------------------------- */
+
+static int is_within_domain(const char *origin, const char *domain)
+{
+    const char *host = strstr(origin, "://") + 3;
+    apr_size_t host_length = strcspn(host, ":");
+    apr_size_t domain_length = strlen(domain);
+    const char *end = host + host_length - domain_length;
+
+    return host_length >= domain_length && strncasecmp(end, domain, domain_length) == 0 &&
+           (end == host || end[-1] == '.');
+}
+
+static int settle_cookies(const settling_t *settling, abb_site_t *site)
+{
+    const server_config_t *conf = settling->conf;
+    const char *name = conf->cookie_name ? conf->cookie_name : "bitbucket_session";
+    abb_cookie_settings_t *cookies = &site->cookies;
+    const char *prefix;
+
+    cookies->domain = conf->cookie_domain;
+    cookies->same_site = conf->cookie_same_site ? conf->cookie_same_site : "Lax";
+    cookies->is_secure = strncmp(site->origin, "https://", 8) == 0;
+    if (cookies->domain && !is_within_domain(site->origin, cookies->domain)) {
+        return bad_setting(settling, "AuthBitbucketCookieDomain",
+                           apr_psprintf(settling->temporary,
+                                        "'%s' does not hold the site's own address %s",
+                                        cookies->domain, site->origin));
+    }
+    if (!cookies->is_secure && strcmp(cookies->same_site, "None") == 0) {
+        return bad_setting(settling, "AuthBitbucketCookieSameSite",
+                           apr_psprintf(settling->temporary,
+                                        "browsers take 'None' over https only, but the site is %s",
+                                        site->origin));
+    }
+    prefix = !cookies->is_secure ? "" : cookies->domain ? "__Secure-" : "__Host-";
+    cookies->session_name = apr_pstrcat(settling->pool, prefix, name, NULL);
+    cookies->ticket_prefix = apr_pstrcat(settling->pool, prefix, name, "_ticket_", NULL);
+    return OK;
+}
+
+/* ---- sessions ------------------------------------------------------------------------------ */
+
+static int settle_keys(const settling_t *settling, abb_site_t *site)
+{
+    const apr_array_header_t *keys = settling->conf->session_keys;
+    const server_config_t *main_conf = abb_config_of(settling->main_server);
+
+    if (!keys) {
+        return OK;
+    }
+    if (settling->conf != main_conf && keys == main_conf->session_keys && main_conf->site) {
+        site->keyring = main_conf->site->keyring;
+        return OK;
+    }
+    for (int i = 0; i < keys->nelts; ++i) {
+        const char *passphrase;
+        abb_error_t err;
+
+        abb_error_clear(&err);
+        if (abb_secret_read(APR_ARRAY_IDX(keys, i, const char *), ap_server_root, &passphrase,
+                            settling->temporary, &err) != APR_SUCCESS ||
+            abb_crypto_stretch(passphrase, &site->keyring.keys[i], &err) != APR_SUCCESS) {
+            return bad_secret(settling, "AuthBitbucketSessionKey", &err);
+        }
+    }
+    site->keyring.count = keys->nelts;
+    return OK;
+}
+
+static int settle_sessions(const settling_t *settling, abb_site_t *site)
+{
+    const server_config_t *conf = settling->conf;
+    abb_sessions_t *sessions = &site->sessions;
+    abb_error_t err;
+
+    value_or(&sessions->idle_timeout, conf->idle_timeout, IDLE_TIMEOUT_DEFAULT);
+    value_or(&sessions->absolute_timeout, conf->absolute_timeout, ABSOLUTE_TIMEOUT_DEFAULT);
+    if (sessions->idle_timeout > sessions->absolute_timeout) {
+        return bad_setting(settling, "AuthBitbucketSessionTimeout",
+                           "idle is longer than absolute (7d unless said): write both");
+    }
+    abb_error_clear(&err);
+    if (abb_session_set_audience(sessions, site->bitbucket.client_id, site->origin, settling->pool,
+                                 &err) != APR_SUCCESS) {
+        return bad_setting(settling, "AuthBitbucketCallbackURL", err.text);
+    }
+    return settle_keys(settling, site);
+}
+
+/* ---- Bitbucket ------------------------------------------------------------------------------ */
+
+static int settle_bitbucket(const settling_t *settling, abb_site_t *site)
+{
+    const server_config_t *conf = settling->conf;
+    abb_bitbucket_t *bitbucket = &site->bitbucket;
+    abb_http_settings_t *http = &bitbucket->http_settings;
+
+    bitbucket->authorize_url =
+        conf->authorize_url ? conf->authorize_url : ABB_BITBUCKET_AUTHORIZE_URL;
+    bitbucket->token_url = conf->token_url ? conf->token_url : ABB_BITBUCKET_TOKEN_URL;
+    bitbucket->api_url = conf->api_url ? conf->api_url : ABB_BITBUCKET_API_URL;
+    bitbucket->scope = conf->scope;
+    http->ca_file = conf->ca_file;
+    http->proxy = conf->proxy;
+    http->user_agent = "mod_auth_bitbucket/" ABB_VERSION;
+    value_or(&http->connect_timeout, conf->connect_timeout, CONNECT_TIMEOUT_DEFAULT);
+    value_or(&http->total_timeout, conf->total_timeout, TOTAL_TIMEOUT_DEFAULT);
+    if (http->connect_timeout > http->total_timeout) {
+        return bad_setting(settling, "AuthBitbucketHTTPTimeout",
+                           "connecting may not take longer than the whole (10s unless said): "
+                           "write both");
+    }
+    return OK;
+}
+
+static void add_once(apr_array_header_t *all, const apr_array_header_t *some)
+{
+    for (int i = 0; i < some->nelts; ++i) {
+        const char *name = APR_ARRAY_IDX(some, i, const char *);
+        int is_known = 0;
+
+        for (int j = 0; j < all->nelts; ++j) {
+            is_known |= strcmp(APR_ARRAY_IDX(all, j, const char *), name) == 0;
+        }
+        if (!is_known) {
+            APR_ARRAY_PUSH(all, const char *) = name;
+        }
+    }
+}
+
+/* The Require lines of the virtual host first, then those that hold everywhere. */
+static void settle_workspaces(const settling_t *settling, abb_site_t *site)
+{
+    apr_array_header_t *all = apr_array_make(settling->pool, 8, sizeof(const char *));
+
+    add_once(all, settling->conf->workspaces);
+    add_once(all, abb_config_of(settling->main_server)->workspaces);
+    site->workspaces = all;
+}
+
+/* ---- sites ------------------------------------------------------------------------------------ */
+
+static int settle_site(const settling_t *settling, const char *client_id)
+{
+    abb_site_t *site = apr_pcalloc(settling->pool, sizeof(*site));
+    int status;
+
+    site->bitbucket.client_id = client_id;
+    if ((status = settle_secret(settling, site)) != OK ||
+        (status = settle_addresses(settling, site)) != OK ||
+        (status = settle_bitbucket(settling, site)) != OK ||
+        (status = settle_cookies(settling, site)) != OK ||
+        (status = settle_sessions(settling, site)) != OK) {
+        return status;
+    }
+    settle_workspaces(settling, site);
+    warn_of_plain_http(settling, site);
+    settling->conf->site = site;
+    return OK;
+}
+
+static int settle_server(const settling_t *settling)
+{
+    const char *client_id = settling->conf->client_id;
+    int is_used = find_auth_type(settling) != NULL;
+
+    if (!settling->conf->is_configured && !is_used && !find_global_auth_type(settling)) {
+        return OK;
+    }
+    if (!client_id) {
+        client_id = environment(CLIENT_ID_VARIABLE, settling->pool);
+    }
+    if (client_id) {
+        return settle_site(settling, client_id);
+    }
+    /* A rule outside all virtual hosts may be meant for only some of them. */
+    return is_used && settling->server != settling->main_server
+               ? missing(settling, "client id", "AuthBitbucketClientID", CLIENT_ID_VARIABLE)
+               : OK;
+}
+
+int abb_config_settle(apr_pool_t *p, apr_pool_t *temporary, server_rec *servers)
+{
+    settling_t settling = {p, temporary, servers, NULL, NULL};
+    int site_count = 0;
+
+    for (server_rec *s = servers; s; s = s->next) {
+        int status;
+
+        settling.server = s;
+        settling.conf = abb_config_of(s);
+        if ((status = settle_server(&settling)) != OK) {
+            return status;
+        }
+        site_count += settling.conf->site != NULL;
+    }
+    settling.server = servers;
+    settling.conf = abb_config_of(servers);
+    if (site_count == 0 && find_global_auth_type(&settling)) {
+        return missing(&settling, "client id", "AuthBitbucketClientID", CLIENT_ID_VARIABLE);
+    }
+    return OK;
+}

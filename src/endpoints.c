@@ -1,0 +1,404 @@
+/* endpoints (floor 5): login, callback, logout, userinfo. See abb_endpoints.h. */
+#include "abb_endpoints.h"
+
+#include <apr_strings.h>
+#include <http_config.h>
+#include <http_core.h>
+#include <http_log.h>
+
+#include "abb_log.h"
+#include "abb_text.h"
+#include "abb_visit.h"
+
+APLOG_USE_MODULE(auth_bitbucket);
+
+/* Largest form of the sign-out page, in bytes. */
+#define LOGOUT_FORM_MAX 8192
+
+static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err,
+                  const char *return_path)
+{
+    abb_refusal_offers_t offers = abb_visit_offers(visit, r, return_path);
+
+    return abb_refusal_send(r, err, &offers);
+}
+
+static int only_methods(request_rec *r, const char *allowed)
+{
+    apr_table_setn(r->err_headers_out, "Allow", allowed);
+    return HTTP_METHOD_NOT_ALLOWED;
+}
+
+/* The `return` parameter if it is fit, else "/"; *is_given tells whether it was there at all. */
+static const char *return_parameter(const abb_visit_t *visit, request_rec *r, const char *value)
+{
+    const char *path = abb_text_local_path(value, visit->site->origin);
+
+    if (value && !path) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                      ABB_LOGNO(0201) "return address refused, using / instead: %s",
+                      abb_text_loggable(value, 200, r->pool));
+    }
+    return path ? path : "/";
+}
+
+/* The query of an endpoint of ours; NULL after an answer was made for a bad one. */
+static const apr_table_t *query_of(abb_visit_t *visit, request_rec *r, int *status)
+{
+    apr_table_t *query;
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    if (abb_text_query_parse(r->args, &query, r->pool, &err) != APR_SUCCESS) {
+        *status = refuse(visit, r, &err, NULL);
+        return NULL;
+    }
+    return query;
+}
+
+/* ---- login ----------------------------------------------------------------------- */
+
+static int handle_login(abb_visit_t *visit, request_rec *r)
+{
+    const apr_table_t *query;
+    const char *return_path;
+    abb_request_kind_t kind = abb_request_kind(r);
+    int status = OK;
+
+    if (r->method_number != M_GET) {
+        return only_methods(r, "GET, HEAD");
+    }
+    if (!(query = query_of(visit, r, &status))) {
+        return status;
+    }
+    return_path = return_parameter(visit, r, apr_table_get(query, "return"));
+    if (kind == ABB_REQUEST_FRAME) {
+        abb_refusal_offers_t offers = abb_visit_offers(visit, r, return_path);
+
+        return abb_refusal_send_unauthenticated(r, kind, &offers);
+    }
+    return abb_visit_begin_login(visit, r, return_path, 1);
+}
+
+/* ---- callback ----------------------------------------------------------------------- */
+
+static const char *attempt_cookie_name(const abb_visit_t *visit, request_rec *r, const char *state)
+{
+    abb_ticket_t ticket;
+
+    return abb_ticket_parse_state(state, &ticket, NULL) == APR_SUCCESS
+               ? apr_pstrcat(r->pool, visit->site->cookies.ticket_prefix,
+                             abb_ticket_name(&ticket, r->pool), NULL)
+               : NULL;
+}
+
+/* Which attempt a callback says it is: 0 when its state is none of ours. */
+static int attempt_number(const abb_login_callback_t *callback)
+{
+    abb_ticket_t ticket;
+
+    return abb_ticket_parse_state(callback->state, &ticket, NULL) == APR_SUCCESS ? ticket.attempt
+                                                                                : 0;
+}
+
+/*
+ * A callback that belongs to no open attempt: stale, repeated, or from a browser
+ * that keeps no cookies. With a session there is nothing to do but go on;
+ * without one the sign-in starts once more; the second time it is explained.
+ */
+static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *callback,
+                const char *return_path, const abb_error_t *err)
+{
+    abb_login_t login = abb_visit_login(visit);
+    const char *recalled = abb_login_recall(&login, callback, apr_time_now(), r->pool);
+
+    return_path = return_path ? return_path : recalled ? recalled : "/";
+    if (callback->code && abb_visit_find_session(visit, r, NULL) == APR_SUCCESS) {
+        return abb_request_redirect(r, HTTP_SEE_OTHER, return_path);
+    }
+    if (callback->code && attempt_number(callback) == 1) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0202) "sign-in starts once more: %s",
+                      err->text);
+        return abb_visit_begin_login(visit, r, return_path, 2);
+    }
+    return refuse(visit, r, err, return_path);
+}
+
+static void end_previous_session(abb_visit_t *visit, request_rec *r)
+{
+    if (abb_visit_find_session(visit, r, NULL) == APR_SUCCESS) {
+        abb_session_drop(&visit->site->sessions, visit->session, NULL);
+    }
+}
+
+static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
+{
+    const abb_account_t *account = &result->session->record.account;
+
+    end_previous_session(visit, r);
+    abb_request_set_cookie(r, &visit->site->cookies, visit->site->cookies.session_name,
+                           result->cookie, 0);
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                  ABB_LOGNO(0203) "signed in; account=%s session=%s workspaces=\"%s\"",
+                  account->uuid, result->session->tag,
+                  result->session->record.grant_count
+                      ? abb_request_workspaces(&result->session->record, r->pool)
+                      : "");
+    if (result->doubt) {
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
+                      ABB_LOGNO(0204) "signed in with less than was asked; account=%s: %s",
+                      account->uuid, result->doubt);
+    }
+    return abb_request_redirect(r, HTTP_SEE_OTHER, result->return_path);
+}
+
+static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *callback,
+                        const abb_ticket_t *ticket)
+{
+    abb_login_t login = abb_visit_login(visit);
+    abb_login_result_t result;
+    abb_error_t err;
+    apr_status_t status;
+
+    abb_error_clear(&err);
+    status = abb_login_finish(&login, callback, ticket, visit->site->workspaces, apr_time_now(),
+                              &result, r->pool, &err);
+    if (status == APR_SUCCESS) {
+        return welcome(visit, r, &result);
+    }
+    return status == ABB_EATTEMPT || status == ABB_EGRANT
+               ? heal(visit, r, callback, ticket->return_path, &err)
+               : refuse(visit, r, &err, ticket->return_path);
+}
+
+static int handle_callback(abb_visit_t *visit, request_rec *r)
+{
+    abb_login_t login = abb_visit_login(visit);
+    abb_login_callback_t callback;
+    abb_ticket_t ticket;
+    abb_error_t err;
+    const char *name;
+
+    /* A code is used up by its use, so nothing but a page load may bring it. */
+    if (r->method_number != M_GET || r->header_only) {
+        return only_methods(r, "GET");
+    }
+    abb_error_clear(&err);
+    if (abb_login_read_callback(r->args, &callback, r->pool, &err) != APR_SUCCESS) {
+        return refuse(visit, r, &err, NULL);
+    }
+    name = attempt_cookie_name(visit, r, callback.state);
+    if (abb_login_open_attempt(&login, &callback, name ? abb_request_find_cookie(r, name) : NULL,
+                               apr_time_now(), &ticket, r->pool, &err) != APR_SUCCESS) {
+        return heal(visit, r, &callback, NULL, &err);
+    }
+    abb_request_delete_cookie(r, &visit->site->cookies, name);
+    if (callback.error) {
+        abb_login_explain_refusal(&callback, &err);
+        return refuse(visit, r, &err, ticket.return_path);
+    }
+    return finish_login(visit, r, &callback, &ticket);
+}
+
+/* ---- logout ------------------------------------------------------------------------------ */
+
+static void begin_page(abb_page_t *page, request_rec *r)
+{
+    memset(page, 0, sizeof(*page));
+    page->site = ap_auth_name(r);
+}
+
+static int show_signed_out(abb_visit_t *visit, request_rec *r, const char *return_path)
+{
+    abb_page_t page;
+
+    begin_page(&page, r);
+    page.heading = "You are signed out";
+    page.text = "This site has forgotten your sign-in. At Bitbucket itself you are still signed "
+                "in: to end that too, sign out there.";
+    abb_page_add_link(&page, "Continue", return_path);
+    abb_page_add_link(&page, "Sign in again",
+                      apr_pstrcat(r->pool, visit->site->login_path, "?return=",
+                                  abb_text_percent_encode(return_path, r->pool), NULL));
+    return abb_request_send_page(r, HTTP_OK, &page);
+}
+
+static int show_confirmation(abb_visit_t *visit, request_rec *r, const char *return_path)
+{
+    const abb_account_t *account = &visit->session->record.account;
+    abb_error_t err;
+    abb_page_t page;
+
+    abb_error_clear(&err);
+    begin_page(&page, r);
+    if (abb_session_form_token(visit->session, &page.form_token, r->pool, &err) != APR_SUCCESS) {
+        return refuse(visit, r, &err, return_path);
+    }
+    page.heading = "Sign out?";
+    page.text = "This ends your sign-in at this site. At Bitbucket itself you stay signed in.";
+    abb_page_add_fact(&page, "Signed in as",
+                      account->display_name ? account->display_name : account->uuid);
+    page.form_action = visit->site->logout_path;
+    page.form_label = "Sign out";
+    page.form_return = return_path;
+    abb_page_add_link(&page, "Stay signed in", return_path);
+    return abb_request_send_page(r, HTTP_OK, &page);
+}
+
+static int sign_out(abb_visit_t *visit, request_rec *r, const char *return_path)
+{
+    abb_error_t err;
+    apr_status_t status;
+
+    abb_error_clear(&err);
+    status = abb_session_drop(&visit->site->sessions, visit->session, &err);
+    if (status != APR_SUCCESS && status != APR_NOTFOUND) {
+        return refuse(visit, r, &err, return_path);
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0205) "signed out; account=%s session=%s",
+                  visit->session->record.account.uuid, visit->session->tag);
+    abb_request_delete_cookie(r, &visit->site->cookies, visit->site->cookies.session_name);
+    return show_signed_out(visit, r, return_path);
+}
+
+static int handle_logout_form(abb_visit_t *visit, request_rec *r)
+{
+    const char *body = abb_request_read_form(r, LOGOUT_FORM_MAX);
+    const char *return_path;
+    apr_table_t *form;
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    if (!body) {
+        abb_error_set(&err, ABB_EINPUT, "the sign-out form has another type or is too long");
+        return refuse(visit, r, &err, NULL);
+    }
+    if (abb_text_query_parse(body, &form, r->pool, &err) != APR_SUCCESS) {
+        return refuse(visit, r, &err, NULL);
+    }
+    return_path = return_parameter(visit, r, apr_table_get(form, "return"));
+    /* Without the page's token another site may have sent it: ask first. */
+    return abb_session_is_form_token(visit->session, apr_table_get(form, "token"), r->pool)
+               ? sign_out(visit, r, return_path)
+               : show_confirmation(visit, r, return_path);
+}
+
+static int handle_logout(abb_visit_t *visit, request_rec *r)
+{
+    const apr_table_t *query;
+    const char *return_path;
+    abb_error_t err;
+    apr_status_t found;
+    int status = OK;
+
+    if (r->method_number != M_GET && r->method_number != M_POST) {
+        return only_methods(r, "GET, HEAD, POST");
+    }
+    if (!(query = query_of(visit, r, &status))) {
+        return status;
+    }
+    return_path = return_parameter(visit, r, apr_table_get(query, "return"));
+    abb_error_clear(&err);
+    found = abb_visit_find_session(visit, r, &err);
+    if (found == APR_NOTFOUND) {
+        return show_signed_out(visit, r, return_path);
+    }
+    if (found != APR_SUCCESS) {
+        return refuse(visit, r, &err, return_path);
+    }
+    return r->method_number == M_POST ? handle_logout_form(visit, r)
+                                      : show_confirmation(visit, r, return_path);
+}
+
+/* ---- userinfo ------------------------------------------------------------------------------- */
+
+static const char *workspaces_json(const abb_record_t *record, apr_pool_t *p)
+{
+    const char *json = "";
+
+    for (int i = 0; i < record->grant_count; ++i) {
+        const abb_grant_t *grant = &record->grants[i];
+
+        if (grant->role > ABB_ROLE_NONE) {
+            json = apr_pstrcat(p, json, *json ? "," : "", "{\"slug\":",
+                               abb_text_json(grant->slug, p), ",\"uuid\":",
+                               abb_text_json(grant->uuid, p), ",\"role\":",
+                               abb_text_json(abb_account_role_word(grant->role), p), "}", NULL);
+        }
+    }
+    return json;
+}
+
+static const char *userinfo_json(const abb_session_t *session, const char *raw_user, apr_pool_t *p)
+{
+    const abb_account_t *account = &session->record.account;
+    const char *first;
+    const char *last;
+
+    abb_account_split_name(account->display_name, &first, &last, p);
+    return apr_pstrcat(
+        p, "{\"provider\":\"bitbucket\",\"oauth_id\":", abb_text_json(account->uuid, p),
+        ",\"account_id\":", abb_text_json(account->account_id, p),
+        ",\"email\":", abb_text_json(account->email, p),
+        ",\"email_verified\":", account->email ? "true" : "false",
+        ",\"username\":", abb_text_json(account->username, p),
+        ",\"nickname\":", abb_text_json(account->nickname, p),
+        ",\"display_name\":", abb_text_json(account->display_name, p),
+        ",\"first_name\":", abb_text_json(first, p), ",\"last_name\":", abb_text_json(last, p),
+        ",\"avatar_url\":", abb_text_json(account->avatar_url, p),
+        ",\"profile_url\":", abb_text_json(account->profile_url, p),
+        ",\"workspaces\":[", workspaces_json(&session->record, p),
+        "],\"expires_at\":", apr_psprintf(p, "%" APR_TIME_T_FMT, apr_time_sec(session->expires_at)),
+        ",\"raw_data\":", raw_user ? raw_user : "null", "}\n", NULL);
+}
+
+static int handle_userinfo(abb_visit_t *visit, request_rec *r)
+{
+    abb_record_private_t private_part;
+    abb_error_t err;
+    apr_status_t status;
+
+    if (r->method_number != M_GET) {
+        return only_methods(r, "GET, HEAD");
+    }
+    abb_error_clear(&err);
+    status = abb_visit_find_session(visit, r, &err);
+    if (status == APR_SUCCESS) {
+        status = abb_session_reload(&visit->site->sessions, visit->session, apr_time_now(),
+                                    &private_part, r->pool, &err);
+    }
+    if (status == APR_NOTFOUND || status == ABB_ESEAL) {
+        abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
+
+        return abb_refusal_send_unauthenticated(r, ABB_REQUEST_JSON, &offers);
+    }
+    return status == APR_SUCCESS
+               ? abb_request_send_json(r, HTTP_OK,
+                                       userinfo_json(visit->session, private_part.raw_user, r->pool))
+               : refuse(visit, r, &err, NULL);
+}
+
+/* ---- dispatch -------------------------------------------------------------------------------- */
+
+int abb_endpoints_handle(request_rec *r, int lookup)
+{
+    const abb_site_t *site = abb_config_site(r->server);
+    const char *path = r->uri;
+
+    if (!site || lookup || r->main || r->proxyreq || !path) {
+        return DECLINED;
+    }
+    if (strcmp(path, site->callback_path) == 0) {
+        return handle_callback(abb_visit_of(r), r);
+    }
+    if (strcmp(path, site->login_path) == 0) {
+        return handle_login(abb_visit_of(r), r);
+    }
+    if (strcmp(path, site->logout_path) == 0) {
+        return handle_logout(abb_visit_of(r), r);
+    }
+    if (strcmp(path, site->userinfo_path) == 0) {
+        return handle_userinfo(abb_visit_of(r), r);
+    }
+    return DECLINED;
+}

@@ -1,0 +1,208 @@
+/* refusal (floor 3): a reason as a status, a log line and a page. */
+#include "abb_refusal.h"
+
+#include <apr_strings.h>
+#include <http_config.h>
+#include <http_core.h>
+#include <http_log.h>
+
+#include "abb_crypto.h"
+#include "abb_log.h"
+#include "abb_text.h"
+
+APLOG_USE_MODULE(auth_bitbucket);
+
+#define REFERENCE_BYTES 5
+#define RETRY_AFTER_DEFAULT 10
+
+#define VARIABLE_ERROR "BITBUCKET_ERROR"
+#define VARIABLE_ERROR_ID "BITBUCKET_ERROR_ID"
+
+/* What a reason means to a browser. */
+typedef struct {
+    apr_status_t reason;
+    int status;
+    int level;
+    const char *heading;
+    const char *text;
+    const char *advice;
+} meaning_t;
+
+static const char could_not_ask[] =
+    "This site asks Bitbucket who you are, and Bitbucket did not answer as it should.";
+static const char operator_must_act[] = "Only the people who run this site can mend it. Please "
+                                        "tell them, with the reference below.";
+
+static const meaning_t meanings[] = {
+    {ABB_EINPUT, HTTP_BAD_REQUEST, APLOG_INFO, "This address is not complete",
+     "The address that led here is not one that Bitbucket sends.",
+     "Start again from the page you wanted to see."},
+    {ABB_EATTEMPT, HTTP_BAD_REQUEST, APLOG_INFO, "Sign-in could not be finished",
+     "Your browser did not bring back what this site gave it when the sign-in began. That happens "
+     "when cookies are blocked, when more than ten minutes went by, or when the sign-in began "
+     "under another address of this site.",
+     "Allow cookies for this site and try again."},
+    {ABB_EGRANT, HTTP_BAD_REQUEST, APLOG_INFO, "Sign-in could not be finished",
+     "Bitbucket no longer accepts the code it sent you back with.", "Please try again."},
+    {ABB_ECANCELLED, HTTP_FORBIDDEN, APLOG_INFO, "You did not grant access",
+     "At Bitbucket you chose not to let this site see your account, so it cannot tell whether you "
+     "may come in.",
+     "Sign in again and choose to grant access if you want to go on."},
+    {ABB_EACCOUNT, HTTP_FORBIDDEN, APLOG_INFO, "This account cannot be used here",
+     "Bitbucket signed you in, but this site needs an active account of a person with all the "
+     "details it works with.",
+     "Sign in with another account, or ask the people who run this site."},
+    {ABB_EUPSTREAM, HTTP_SERVICE_UNAVAILABLE, APLOG_WARNING, "Bitbucket cannot be asked right now",
+     could_not_ask, "Please try again in a moment."},
+    {ABB_ELIMIT, HTTP_SERVICE_UNAVAILABLE, APLOG_WARNING, "Bitbucket asks for a pause",
+     "This site has asked Bitbucket too often and must wait.", "Please try again in a while."},
+    {ABB_ETOKEN, HTTP_SERVICE_UNAVAILABLE, APLOG_WARNING, "Bitbucket cannot be asked right now",
+     could_not_ask, "Please try again in a moment."},
+    {ABB_EGONE, HTTP_SERVICE_UNAVAILABLE, APLOG_ERR, "Bitbucket cannot be asked right now",
+     could_not_ask, operator_must_act},
+    {ABB_ESTORE, HTTP_SERVICE_UNAVAILABLE, APLOG_WARNING, "Sessions cannot be read right now",
+     "This site cannot look up whether you are signed in.", "Please try again in a moment."},
+    {ABB_ECRYPTO, HTTP_SERVICE_UNAVAILABLE, APLOG_ERR, "Sign-in does not work right now",
+     "This site cannot keep your sign-in safe, so it does not begin one.", operator_must_act},
+    {ABB_ECLIENT, HTTP_INTERNAL_SERVER_ERROR, APLOG_ERR, "This site is not set up correctly",
+     "Bitbucket does not accept the key, the secret or the callback address that this site uses.",
+     operator_must_act},
+    {ABB_ESCOPE, HTTP_INTERNAL_SERVER_ERROR, APLOG_ERR, "This site is not set up correctly",
+     "Bitbucket does not let this site ask what it needs to know.", operator_must_act},
+};
+
+static const meaning_t unknown_meaning = {
+    APR_EGENERAL, HTTP_INTERNAL_SERVER_ERROR, APLOG_ERR, "Something went wrong",
+    "This site could not decide whether you may come in.", operator_must_act};
+
+static const meaning_t *find_meaning(apr_status_t reason)
+{
+    for (apr_size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); ++i) {
+        if (meanings[i].reason == reason) {
+            return &meanings[i];
+        }
+    }
+    return &unknown_meaning;
+}
+
+/* A short name for one refusal, the same on the page and in the log. */
+static const char *new_reference(request_rec *r)
+{
+    unsigned char bytes[REFERENCE_BYTES];
+
+    if (abb_crypto_random(bytes, sizeof(bytes), NULL) != APR_SUCCESS) {
+        return apr_psprintf(r->pool, "%" APR_TIME_T_FMT, r->request_time);
+    }
+    return abb_text_hex(bytes, sizeof(bytes), r->pool);
+}
+
+static void set_variables(request_rec *r, const char *word, const char *reference)
+{
+    apr_table_setn(r->subprocess_env, VARIABLE_ERROR, word);
+    apr_table_setn(r->subprocess_env, VARIABLE_ERROR_ID, reference);
+}
+
+void abb_refusal_restore_variables(request_rec *r)
+{
+    const char *word = r->prev ? apr_table_get(r->prev->subprocess_env, VARIABLE_ERROR) : NULL;
+
+    if (word) {
+        set_variables(r, word, apr_table_get(r->prev->subprocess_env, VARIABLE_ERROR_ID));
+    }
+}
+
+static void set_retry_after(request_rec *r, int status, const abb_error_t *err)
+{
+    apr_int64_t seconds = apr_time_sec(err->retry_after);
+
+    if (status == HTTP_SERVICE_UNAVAILABLE) {
+        apr_table_setn(r->err_headers_out, "Retry-After",
+                       apr_psprintf(r->pool, "%" APR_INT64_T_FMT,
+                                    seconds > 0 ? seconds : RETRY_AFTER_DEFAULT));
+    }
+}
+
+static void begin_page(abb_page_t *page, const abb_refusal_offers_t *offers, const char *reference)
+{
+    memset(page, 0, sizeof(*page));
+    page->site = offers->site;
+    page->reference = reference;
+}
+
+int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_offers_t *offers)
+{
+    const meaning_t *meaning = find_meaning(err->status);
+    const char *reference = new_reference(r);
+    const char *word = abb_error_word(err->status);
+    abb_page_t page;
+
+    ap_log_rerror(APLOG_MARK, meaning->level, 0, r,
+                  ABB_LOGNO(0102) "answered %d: %s; reason=%s reference=%s", meaning->status,
+                  err->text, word, reference);
+    set_variables(r, word, reference);
+    set_retry_after(r, meaning->status, err);
+    begin_page(&page, offers, reference);
+    page.heading = meaning->heading;
+    page.text = meaning->text;
+    page.advice = meaning->advice;
+    if (offers->retry) {
+        abb_page_add_link(&page, "Try again", offers->retry);
+    }
+    if (offers->sign_in && meaning->status == HTTP_FORBIDDEN) {
+        abb_page_add_link(&page, "Sign in", offers->sign_in);
+    }
+    return abb_request_send_page(r, meaning->status, &page);
+}
+
+int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, const char *rule,
+                               const abb_refusal_offers_t *offers)
+{
+    const char *reference = new_reference(r);
+    abb_page_t page;
+
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                  ABB_LOGNO(0103) "refused; user=%s account=%s rule=\"%s\" reference=%s", r->user,
+                  account->uuid, rule ? rule : "(not one of this module's)", reference);
+    set_variables(r, "forbidden", reference);
+    begin_page(&page, offers, reference);
+    page.heading = "You may not see this page";
+    page.text = "You are signed in, but this page is for others.";
+    abb_page_add_fact(&page, "Signed in as",
+                      account->display_name ? account->display_name : r->user);
+    abb_page_add_fact(&page, "Account", account->username);
+    abb_page_add_fact(&page, "Needed", rule);
+    page.advice = "If you have just been given access, check again. Otherwise ask the people who "
+                  "run this site.";
+    abb_page_add_link(&page, "Check again", offers->retry);
+    abb_page_add_link(&page, "Sign in as somebody else", offers->sign_in);
+    return abb_request_send_page(r, HTTP_FORBIDDEN, &page);
+}
+
+static void challenge(request_rec *r, const char *site)
+{
+    apr_table_setn(r->err_headers_out, "WWW-Authenticate",
+                   apr_pstrcat(r->pool, "Bitbucket realm=\"", ap_escape_quotes(r->pool, site),
+                               "\"", NULL));
+}
+
+int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
+                                     const abb_refusal_offers_t *offers)
+{
+    const char *site = offers->site ? offers->site : "Bitbucket";
+    abb_page_t page;
+
+    challenge(r, site);
+    set_variables(r, "unauthenticated", new_reference(r));
+    if (kind == ABB_REQUEST_JSON && !r->main) {
+        return abb_request_send_json(
+            r, HTTP_UNAUTHORIZED,
+            apr_pstrcat(r->pool, "{\"error\":\"unauthenticated\",\"login_url\":",
+                        abb_text_json(offers->sign_in, r->pool), "}\n", NULL));
+    }
+    begin_page(&page, offers, apr_table_get(r->subprocess_env, VARIABLE_ERROR_ID));
+    page.heading = "Please sign in";
+    page.text = "This page is for people who are signed in with Bitbucket.";
+    page.opens_new_tab = kind == ABB_REQUEST_FRAME;
+    abb_page_add_link(&page, "Sign in", offers->sign_in);
+    return abb_request_send_page(r, HTTP_UNAUTHORIZED, &page);
+}

@@ -1,0 +1,409 @@
+/* request (floor 2): one HTTP request and its answer, as httpd has them. */
+#include "abb_request.h"
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+#include <http_config.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <http_protocol.h>
+#include <mod_core.h>
+#include <stddef.h>
+
+#include "abb_log.h"
+#include "abb_text.h"
+
+APLOG_USE_MODULE(auth_bitbucket);
+
+#define COOKIES_MAX 64
+
+/* ---- cookies -------------------------------------------------------------------- */
+
+/* Step to the next cookie of a header line. Returns 0 at its end. */
+static int next_cookie(const char **at, const char **name, apr_size_t *name_length,
+                       const char **value, apr_size_t *value_length)
+{
+    while (**at == ' ' || **at == ';' || **at == '\t') {
+        ++*at;
+    }
+    if (**at == '\0') {
+        return 0;
+    }
+    *name = *at;
+    *name_length = strcspn(*at, "=; ");
+    *at += *name_length;
+    *value = "";
+    *value_length = 0;
+    if (**at == '=') {
+        *value = ++*at;
+        *value_length = strcspn(*at, "; ,");
+        *at += *value_length;
+    }
+    *at += strcspn(*at, ";");
+    return 1;
+}
+
+const char *abb_request_find_cookie(request_rec *r, const char *name)
+{
+    const char *at = apr_table_get(r->headers_in, "Cookie");
+    apr_size_t wanted = strlen(name);
+    const char *found;
+    const char *value;
+    apr_size_t found_length;
+    apr_size_t value_length;
+
+    while (at && next_cookie(&at, &found, &found_length, &value, &value_length)) {
+        if (found_length == wanted && memcmp(found, name, wanted) == 0) {
+            return apr_pstrmemdup(r->pool, value, value_length);
+        }
+    }
+    return NULL;
+}
+
+apr_array_header_t *abb_request_list_cookies(request_rec *r, const char *prefix)
+{
+    apr_array_header_t *cookies = apr_array_make(r->pool, 4, sizeof(abb_request_cookie_t));
+    const char *at = apr_table_get(r->headers_in, "Cookie");
+    apr_size_t wanted = strlen(prefix);
+    const char *name;
+    const char *value;
+    apr_size_t name_length;
+    apr_size_t value_length;
+
+    while (at && cookies->nelts < COOKIES_MAX &&
+           next_cookie(&at, &name, &name_length, &value, &value_length)) {
+        if (name_length > wanted && memcmp(name, prefix, wanted) == 0) {
+            abb_request_cookie_t *cookie = apr_array_push(cookies);
+
+            cookie->name = apr_pstrmemdup(r->pool, name, name_length);
+            cookie->value = apr_pstrmemdup(r->pool, value, value_length);
+        }
+    }
+    return cookies;
+}
+
+static const char *cookie_attributes(const abb_cookie_settings_t *settings, apr_pool_t *p)
+{
+    return apr_pstrcat(p, "; Path=/", settings->domain ? "; Domain=" : "",
+                       settings->domain ? settings->domain : "",
+                       settings->is_secure ? "; Secure" : "", "; HttpOnly; SameSite=",
+                       settings->same_site, NULL);
+}
+
+void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings,
+                            const char *name, const char *value, int max_age)
+{
+    const char *age = max_age > 0 ? apr_psprintf(r->pool, "; Max-Age=%d", max_age) : "";
+
+    apr_table_addn(r->err_headers_out, "Set-Cookie",
+                   apr_pstrcat(r->pool, name, "=", value, age,
+                               cookie_attributes(settings, r->pool), NULL));
+}
+
+void abb_request_delete_cookie(request_rec *r, const abb_cookie_settings_t *settings,
+                               const char *name)
+{
+    apr_table_addn(r->err_headers_out, "Set-Cookie",
+                   apr_pstrcat(r->pool, name, "=; Max-Age=0",
+                               cookie_attributes(settings, r->pool), NULL));
+}
+
+/* ---- what was asked ----------------------------------------------------------------- */
+
+static const char *header(request_rec *r, const char *name)
+{
+    const char *value = apr_table_get(r->headers_in, name);
+
+    return value ? value : "";
+}
+
+static int accepts(request_rec *r, const char *type)
+{
+    return ap_strcasestr(header(r, "Accept"), type) != NULL;
+}
+
+static int is_prefetch(request_rec *r)
+{
+    return ap_strcasestr(header(r, "Sec-Purpose"), "prefetch") ||
+           ap_strcasestr(header(r, "Purpose"), "prefetch") ||
+           ap_strcasestr(header(r, "X-Moz"), "prefetch");
+}
+
+static int is_navigation(request_rec *r)
+{
+    const char *mode = header(r, "Sec-Fetch-Mode");
+
+    if (r->method_number != M_GET || is_prefetch(r) || *header(r, "Upgrade")) {
+        return 0;
+    }
+    if (*mode) {
+        return strcmp(mode, "navigate") == 0;
+    }
+    return accepts(r, "text/html") && !*header(r, "X-Requested-With");
+}
+
+abb_request_kind_t abb_request_kind(request_rec *r)
+{
+    const char *destination = header(r, "Sec-Fetch-Dest");
+
+    if (is_navigation(r)) {
+        return strcmp(destination, "iframe") == 0 || strcmp(destination, "frame") == 0 ||
+                       strcmp(destination, "embed") == 0 || strcmp(destination, "object") == 0
+                   ? ABB_REQUEST_FRAME
+                   : ABB_REQUEST_NAVIGATION;
+    }
+    return accepts(r, "application/json") ? ABB_REQUEST_JSON : ABB_REQUEST_OTHER;
+}
+
+const char *abb_request_return_path(request_rec *r, const char *origin)
+{
+    const char *path;
+
+    while (r->prev) {
+        r = r->prev;
+    }
+    path = abb_text_local_path(r->unparsed_uri, origin);
+    if (!path) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                      ABB_LOGNO(0101) "address not fit for the way back, using / instead: %s",
+                      abb_text_loggable(r->unparsed_uri, 200, r->pool));
+        return "/";
+    }
+    return path;
+}
+
+/* ---- answers -------------------------------------------------------------------------- */
+
+static void forbid_keeping(request_rec *r)
+{
+    apr_table_setn(r->err_headers_out, "Cache-Control", "no-store");
+    apr_table_setn(r->err_headers_out, "Referrer-Policy", "no-referrer");
+}
+
+int abb_request_redirect(request_rec *r, int status, const char *location)
+{
+    forbid_keeping(r);
+    apr_table_setn(r->headers_out, "Location", location);
+    return status;
+}
+
+static int has_error_document(request_rec *r, int status)
+{
+    return ap_response_code_string(r, ap_index_of_response(status)) != NULL;
+}
+
+static int send_body(request_rec *r, int status, const char *type, const char *body)
+{
+    int drained = ap_discard_request_body(r);
+
+    if (drained != OK) {
+        return drained;
+    }
+    r->status = status;
+    ap_set_content_type(r, type);
+    ap_set_content_length(r, (apr_off_t)strlen(body));
+    if (!r->header_only) {
+        ap_rputs(body, r);
+    }
+    return DONE;
+}
+
+int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
+{
+    const char *html = abb_page_html(page, r->pool);
+
+    forbid_keeping(r);
+    if (ap_is_HTTP_ERROR(status) && (r->main || has_error_document(r, status))) {
+        return status;
+    }
+    apr_table_setn(r->err_headers_out, "Content-Security-Policy", abb_page_policy(r->pool));
+    apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+    if (ap_is_HTTP_ERROR(status)) {
+        ap_custom_response(r, status, apr_pstrcat(r->pool, "\"", html, NULL));
+        return status;
+    }
+    return send_body(r, status, "text/html; charset=utf-8", html);
+}
+
+int abb_request_send_json(request_rec *r, int status, const char *json)
+{
+    forbid_keeping(r);
+    apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+    return send_body(r, status, "application/json", json);
+}
+
+/* ---- identity for applications ------------------------------------------------------------ */
+
+#define ACCOUNT_FIELD(member) offsetof(abb_account_t, member)
+
+/* What an account tells applications, in the order of the manual. */
+static const struct {
+    const char *variable;
+    /* Name for AuthBitbucketRemoteUser, NULL where it may not be REMOTE_USER. */
+    const char *attribute;
+    apr_size_t field;
+} attributes[] = {
+    {"BITBUCKET_UUID", "uuid", ACCOUNT_FIELD(uuid)},
+    {"BITBUCKET_ACCOUNT_ID", "account_id", ACCOUNT_FIELD(account_id)},
+    {"BITBUCKET_USERNAME", "username", ACCOUNT_FIELD(username)},
+    {"BITBUCKET_NICKNAME", "nickname", ACCOUNT_FIELD(nickname)},
+    {"BITBUCKET_DISPLAY_NAME", NULL, ACCOUNT_FIELD(display_name)},
+    {"BITBUCKET_EMAIL", "email", ACCOUNT_FIELD(email)},
+    {"BITBUCKET_AVATAR_URL", NULL, ACCOUNT_FIELD(avatar_url)},
+    {"BITBUCKET_PROFILE_URL", NULL, ACCOUNT_FIELD(profile_url)},
+};
+#define ATTRIBUTES (sizeof(attributes) / sizeof(attributes[0]))
+
+static const char *field_of(const abb_account_t *account, apr_size_t i)
+{
+    return *(const char *const *)(const void *)((const char *)account + attributes[i].field);
+}
+
+static void set_variable(request_rec *r, const char *name, const char *value)
+{
+    if (value && *value) {
+        apr_table_setn(r->subprocess_env, name, value);
+    }
+}
+
+const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p)
+{
+    const char *list = NULL;
+
+    for (int i = 0; i < record->grant_count; ++i) {
+        const abb_grant_t *grant = &record->grants[i];
+
+        if (grant->role > ABB_ROLE_NONE) {
+            list = apr_pstrcat(p, list ? list : "", list ? " " : "", grant->slug, ":",
+                               abb_account_role_word(grant->role), NULL);
+        }
+    }
+    return list;
+}
+
+void abb_request_set_variables(request_rec *r, const abb_record_t *record)
+{
+    const char *first;
+    const char *last;
+
+    for (apr_size_t i = 0; i < ATTRIBUTES; ++i) {
+        set_variable(r, attributes[i].variable, field_of(&record->account, i));
+    }
+    abb_account_split_name(record->account.display_name, &first, &last, r->pool);
+    set_variable(r, "BITBUCKET_FIRST_NAME", first);
+    set_variable(r, "BITBUCKET_LAST_NAME", last);
+    set_variable(r, "BITBUCKET_EMAIL_VERIFIED", record->account.email ? "1" : NULL);
+    set_variable(r, "BITBUCKET_WORKSPACES", abb_request_workspaces(record, r->pool));
+}
+
+const char *abb_request_attribute(const abb_account_t *account, const char *name)
+{
+    for (apr_size_t i = 0; i < ATTRIBUTES; ++i) {
+        if (attributes[i].attribute && strcmp(attributes[i].attribute, name) == 0) {
+            return field_of(account, i);
+        }
+    }
+    return NULL;
+}
+
+int abb_request_is_attribute(const char *name)
+{
+    for (apr_size_t i = 0; i < ATTRIBUTES; ++i) {
+        if (attributes[i].attribute && strcmp(attributes[i].attribute, name) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* ---- caches ---------------------------------------------------------------------------------- */
+
+static int is_directive(const char *word, const char *name)
+{
+    apr_size_t length = strlen(name);
+
+    return strncasecmp(word, name, length) == 0 && (word[length] == '\0' || word[length] == '=');
+}
+
+/* Cache-Control without what invites shared caches; *is_private when it forbids them. */
+static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p)
+{
+    char *words = apr_pstrdup(p, value);
+    const char *kept = NULL;
+    char *state;
+
+    for (char *word = apr_strtok(words, ",", &state); word; word = apr_strtok(NULL, ",", &state)) {
+        while (apr_isspace(*word)) {
+            ++word;
+        }
+        /* private="Set-Cookie" speaks of fields only. */
+        *is_private |= strcasecmp(word, "private") == 0 || is_directive(word, "no-store");
+        if (*word && !is_directive(word, "public") && !is_directive(word, "s-maxage")) {
+            kept = kept ? apr_pstrcat(p, kept, ", ", word, NULL) : word;
+        }
+    }
+    return kept;
+}
+
+static void collect_value(apr_table_t *headers, const char **all, apr_pool_t *p)
+{
+    const char *value = apr_table_get(headers, "Cache-Control");
+
+    if (value) {
+        *all = *all ? apr_pstrcat(p, *all, ", ", value, NULL) : value;
+    }
+}
+
+void abb_request_make_private(request_rec *r)
+{
+    const char *all = NULL;
+    int is_private = 0;
+
+    collect_value(r->err_headers_out, &all, r->pool);
+    collect_value(r->headers_out, &all, r->pool);
+    if (all) {
+        all = drop_shared(all, &is_private, r->pool);
+    }
+    apr_table_unset(r->err_headers_out, "Cache-Control");
+    apr_table_setn(r->headers_out, "Cache-Control",
+                   is_private ? all
+                   : all      ? apr_pstrcat(r->pool, "private, ", all, NULL)
+                              : "private");
+}
+
+/* ---- forms ------------------------------------------------------------------------------------- */
+
+static int is_form(request_rec *r)
+{
+    static const char form[] = "application/x-www-form-urlencoded";
+    const char *type = header(r, "Content-Type");
+
+    return strncasecmp(type, form, sizeof(form) - 1) == 0 &&
+           (type[sizeof(form) - 1] == '\0' || type[sizeof(form) - 1] == ';' ||
+            type[sizeof(form) - 1] == ' ');
+}
+
+const char *abb_request_read_form(request_rec *r, apr_size_t max)
+{
+    char *form = apr_palloc(r->pool, max + 2);
+    apr_size_t size = 0;
+    long got;
+
+    if (!is_form(r) || ap_setup_client_block(r, REQUEST_CHUNKED_DECHUNK) != OK) {
+        return NULL;
+    }
+    if (!ap_should_client_block(r)) {
+        return "";
+    }
+    while ((got = ap_get_client_block(r, form + size, max + 1 - size)) > 0) {
+        size += (apr_size_t)got;
+        if (size > max) {
+            return NULL;
+        }
+    }
+    if (got < 0 || memchr(form, '\0', size)) {
+        return NULL;
+    }
+    form[size] = '\0';
+    return form;
+}

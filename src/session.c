@@ -1,0 +1,262 @@
+/* session (floor 2): a cookie and its record in the store. See abb_session.h. */
+#include "abb_session.h"
+
+#include <apr_strings.h>
+#include <string.h>
+
+#include "abb_text.h"
+
+/* Bytes of the audience's hash that go into a key; with an id they fill one SHA-256 block. */
+#define AUDIENCE_PART 16
+
+#define SESSION_KIND "S"
+#define ATTEMPT_KIND "A"
+#define KIND_SIZE 1
+
+apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *client_id,
+                                      const char *origin, apr_pool_t *p, abb_error_t *err)
+{
+    sessions->audience = apr_psprintf(p, "%" APR_SIZE_T_FMT ":%s:%s", strlen(client_id), client_id,
+                                      origin);
+    return abb_crypto_hash(sessions->audience, strlen(sessions->audience), "", 0,
+                           sessions->audience_hash, err);
+}
+
+/* ---- keys -------------------------------------------------------------------- */
+
+/* The store's key of a session or attempt at this site: a hash, no way back. */
+static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, const void *id,
+                             apr_size_t id_size, abb_store_key_t *key, abb_error_t *err)
+{
+    unsigned char realm[KIND_SIZE + AUDIENCE_PART];
+
+    memcpy(realm, kind, KIND_SIZE);
+    memcpy(realm + KIND_SIZE, sessions->audience_hash, AUDIENCE_PART);
+    return abb_crypto_hash(realm, sizeof(realm), id, id_size, key->bytes, err);
+}
+
+static apr_status_t set_id(const abb_sessions_t *sessions, abb_session_t *session, abb_error_t *err)
+{
+    static const char digits[] = "0123456789abcdef";
+    apr_status_t status = find_key(sessions, SESSION_KIND, session->id, sizeof(session->id),
+                                   &session->key, err);
+
+    for (int i = 0; i < 4; ++i) {
+        session->tag[2 * i] = digits[session->key.bytes[i] >> 4];
+        session->tag[2 * i + 1] = digits[session->key.bytes[i] & 0xf];
+    }
+    session->tag[8] = '\0';
+    return status;
+}
+
+/* ---- finding ------------------------------------------------------------------- */
+
+static apr_time_t earlier(apr_time_t a, apr_time_t b)
+{
+    return a < b ? a : b;
+}
+
+static apr_status_t take_record(abb_session_t *session, const abb_store_record_t *stored,
+                                apr_pool_t *p, abb_error_t *err)
+{
+    apr_status_t status = abb_record_decode(stored->open, stored->open_size, &session->record, p);
+
+    if (status != APR_SUCCESS) {
+        return abb_error_set(err, ABB_ESTORE, "the record of session %s is damaged", session->tag);
+    }
+    session->generation = stored->generation;
+    session->absolute_end = stored->expires_at;
+    session->expires_at = stored->idle ? earlier(stored->expires_at, stored->last_seen + stored->idle)
+                                       : stored->expires_at;
+    return APR_SUCCESS;
+}
+
+/* A session in use is touched in time even where the idle limit is short. */
+static apr_interval_time_t touch_interval(const abb_store_record_t *stored)
+{
+    return stored->idle ? earlier(ABB_SESSION_TOUCH_INTERVAL, stored->idle / 2)
+                        : ABB_SESSION_TOUCH_INTERVAL;
+}
+
+static void touch(const abb_sessions_t *sessions, abb_session_t *session,
+                  const abb_store_record_t *stored, apr_time_t now)
+{
+    if (now - stored->last_seen >= touch_interval(stored) &&
+        abb_store_touch(sessions->store, &session->key, now, NULL) == APR_SUCCESS && stored->idle) {
+        session->expires_at = earlier(stored->expires_at, now + stored->idle);
+    }
+}
+
+apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie, apr_time_t now,
+                              abb_session_t **session, apr_pool_t *p, abb_error_t *err)
+{
+    abb_session_t *found = apr_palloc(p, sizeof(*found));
+    abb_store_record_t stored;
+    apr_status_t status;
+
+    if (abb_text_base64url_decode_exact(cookie, found->id, sizeof(found->id)) != APR_SUCCESS) {
+        return APR_NOTFOUND;
+    }
+    if ((status = set_id(sessions, found, err)) != APR_SUCCESS ||
+        (status = abb_store_get(sessions->store, &found->key, ABB_STORE_OPEN_PART, now, &stored, p,
+                                err)) != APR_SUCCESS ||
+        (status = take_record(found, &stored, p, err)) != APR_SUCCESS) {
+        return status;
+    }
+    touch(sessions, found, &stored, now);
+    *session = found;
+    return APR_SUCCESS;
+}
+
+/* ---- writing ---------------------------------------------------------------------- */
+
+/* Both parts of a session as the store takes them. */
+static apr_status_t pack(const abb_sessions_t *sessions, const abb_session_t *session,
+                         const abb_record_private_t *private_part, abb_store_record_t *stored,
+                         apr_pool_t *p, abb_error_t *err)
+{
+    abb_record_bytes_t open;
+    abb_record_bytes_t sealed;
+    apr_status_t status = abb_record_encode(&session->record, &open, p);
+
+    if (status != APR_SUCCESS) {
+        return abb_error_set(err, status, "the record of session %s is too large", session->tag);
+    }
+    status = abb_record_seal(private_part, sessions->keyring, session->id, sizeof(session->id),
+                             sessions->audience, &sealed, p, err);
+    if (status != APR_SUCCESS) {
+        return status;
+    }
+    memset(stored, 0, sizeof(*stored));
+    stored->open = open.bytes;
+    stored->open_size = open.size;
+    stored->sealed = sealed.bytes;
+    stored->sealed_size = sealed.size;
+    stored->expires_at = session->absolute_end;
+    stored->idle = sessions->idle_timeout;
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record_t *record,
+                                const abb_record_private_t *private_part, apr_time_t now,
+                                const char **cookie, abb_session_t **session, apr_pool_t *p,
+                                abb_error_t *err)
+{
+    abb_session_t *created = apr_pcalloc(p, sizeof(*created));
+    abb_store_record_t stored;
+    apr_status_t status;
+
+    created->record = *record;
+    created->absolute_end = now + sessions->absolute_timeout;
+    created->expires_at = earlier(created->absolute_end, now + sessions->idle_timeout);
+    if ((status = abb_crypto_random(created->id, sizeof(created->id), err)) != APR_SUCCESS ||
+        (status = set_id(sessions, created, err)) != APR_SUCCESS ||
+        (status = pack(sessions, created, private_part, &stored, p, err)) != APR_SUCCESS ||
+        (status = abb_store_put(sessions->store, &created->key, &stored, now, err)) !=
+            APR_SUCCESS) {
+        return status;
+    }
+    *cookie = abb_text_base64url_encode(created->id, sizeof(created->id), p);
+    *session = created;
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_session_reload(const abb_sessions_t *sessions, abb_session_t *session,
+                                apr_time_t now, abb_record_private_t *private_part, apr_pool_t *p,
+                                abb_error_t *err)
+{
+    abb_store_record_t stored;
+    abb_record_bytes_t sealed;
+    apr_status_t status =
+        abb_store_get(sessions->store, &session->key, ABB_STORE_BOTH_PARTS, now, &stored, p, err);
+
+    if (status != APR_SUCCESS || (status = take_record(session, &stored, p, err)) != APR_SUCCESS) {
+        return status;
+    }
+    sealed.bytes = stored.sealed;
+    sealed.size = stored.sealed_size;
+    return abb_record_open(&sealed, sessions->keyring, session->id, sizeof(session->id),
+                           sessions->audience, private_part, p, err);
+}
+
+apr_status_t abb_session_replace(const abb_sessions_t *sessions, abb_session_t *session,
+                                 const abb_record_private_t *private_part, apr_time_t now,
+                                 apr_pool_t *p, abb_error_t *err)
+{
+    abb_store_record_t stored;
+    apr_status_t status = pack(sessions, session, private_part, &stored, p, err);
+
+    return status == APR_SUCCESS ? abb_store_replace(sessions->store, &session->key,
+                                                     session->generation, &stored, now, err)
+                                 : status;
+}
+
+apr_status_t abb_session_drop(const abb_sessions_t *sessions, const abb_session_t *session,
+                              abb_error_t *err)
+{
+    return abb_store_drop(sessions->store, &session->key, err);
+}
+
+/* ---- forms --------------------------------------------------------------------------- */
+
+apr_status_t abb_session_form_token(const abb_session_t *session, const char **token, apr_pool_t *p,
+                                    abb_error_t *err)
+{
+    static const char purpose[] = "form";
+    abb_crypto_key_t key;
+    unsigned char code[ABB_CRYPTO_KEY_SIZE];
+    apr_status_t status;
+
+    memcpy(key.bytes, session->id, sizeof(key.bytes));
+    status = abb_crypto_authenticate(&key, purpose, sizeof(purpose) - 1, code, err);
+    abb_crypto_wipe(&key, sizeof(key));
+    *token = abb_text_base64url_encode(code, sizeof(code), p);
+    return status;
+}
+
+int abb_session_is_form_token(const abb_session_t *session, const char *token, apr_pool_t *p)
+{
+    const char *expected;
+
+    return token && abb_session_form_token(session, &expected, p, NULL) == APR_SUCCESS &&
+           strlen(token) == strlen(expected) &&
+           abb_crypto_equal(token, expected, strlen(expected));
+}
+
+/* ---- attempts that are done ------------------------------------------------------------ */
+
+apr_status_t abb_session_spend_attempt(const abb_sessions_t *sessions, const void *id,
+                                       apr_size_t id_size, const char *return_path,
+                                       apr_interval_time_t lifetime, apr_time_t now,
+                                       abb_error_t *err)
+{
+    abb_store_key_t key;
+    abb_store_record_t stored;
+    apr_status_t status = find_key(sessions, ATTEMPT_KIND, id, id_size, &key, err);
+
+    if (status != APR_SUCCESS) {
+        return status;
+    }
+    memset(&stored, 0, sizeof(stored));
+    stored.open = return_path;
+    stored.open_size = strlen(return_path) + 1;
+    stored.expires_at = now + lifetime;
+    return abb_store_put(sessions->store, &key, &stored, now, err);
+}
+
+apr_status_t abb_session_find_attempt(const abb_sessions_t *sessions, const void *id,
+                                      apr_size_t id_size, apr_time_t now, const char **return_path,
+                                      apr_pool_t *p, abb_error_t *err)
+{
+    abb_store_key_t key;
+    abb_store_record_t stored;
+    apr_status_t status = find_key(sessions, ATTEMPT_KIND, id, id_size, &key, err);
+
+    if (status == APR_SUCCESS) {
+        status = abb_store_get(sessions->store, &key, ABB_STORE_OPEN_PART, now, &stored, p, err);
+    }
+    if (status == APR_SUCCESS) {
+        *return_path = apr_pstrmemdup(p, stored.open, strnlen(stored.open, stored.open_size));
+    }
+    return status;
+}

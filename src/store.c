@@ -1,0 +1,51 @@
+/* store (floor 1): the contract of a place that keeps records. */
+#include "abb_store.h"
+
+apr_status_t abb_store_get(const abb_store_t *store, const abb_store_key_t *key,
+                           abb_store_parts_t parts, apr_time_t now, abb_store_record_t *record,
+                           apr_pool_t *p, abb_error_t *err)
+{
+    return store->methods->get(store->engine, key, parts, now, record, p, err);
+}
+
+apr_status_t abb_store_put(const abb_store_t *store, const abb_store_key_t *key,
+                           const abb_store_record_t *record, apr_time_t now, abb_error_t *err)
+{
+    return store->methods->put(store->engine, key, record, now, err);
+}
+
+apr_status_t abb_store_replace(const abb_store_t *store, const abb_store_key_t *key,
+                               apr_uint64_t generation, const abb_store_record_t *record,
+                               apr_time_t now, abb_error_t *err)
+{
+    return store->methods->replace(store->engine, key, generation, record, now, err);
+}
+
+apr_status_t abb_store_touch(const abb_store_t *store, const abb_store_key_t *key, apr_time_t now,
+                             abb_error_t *err)
+{
+    return store->methods->touch(store->engine, key, now, err);
+}
+
+apr_status_t abb_store_lease(const abb_store_t *store, const abb_store_key_t *key,
+                             apr_interval_time_t duration, apr_time_t now, apr_uint64_t *holder,
+                             abb_error_t *err)
+{
+    return store->methods->lease(store->engine, key, duration, now, holder, err);
+}
+
+apr_status_t abb_store_release(const abb_store_t *store, const abb_store_key_t *key,
+                               apr_uint64_t holder, abb_error_t *err)
+{
+    return store->methods->release(store->engine, key, holder, err);
+}
+
+apr_status_t abb_store_drop(const abb_store_t *store, const abb_store_key_t *key, abb_error_t *err)
+{
+    return store->methods->drop(store->engine, key, err);
+}
+
+void abb_store_figures(const abb_store_t *store, abb_store_figures_t *figures)
+{
+    store->methods->figures(store->engine, figures);
+}

@@ -1,0 +1,138 @@
+/*
+ * ticket (floor 1): one sign-in attempt as the value of a cookie.
+ *
+ * Before sealing:
+ *
+ *   0          8         9         41
+ *   +----------+---------+---------+-------------------+------------------+
+ *   | issued   | attempt | id      | return path, NUL  | workspaces, NUL  |
+ *   +----------+---------+---------+-------------------+------------------+
+ */
+#include "abb_ticket.h"
+
+#include <apr_strings.h>
+#include <string.h>
+
+#include "abb_text.h"
+
+#define PURPOSE "ticket"
+#define FIXED_SIZE (8 + 1 + ABB_TICKET_ID_SIZE)
+/* How far two machines' clocks may differ. */
+#define CLOCK_TOLERANCE apr_time_from_sec(120)
+
+apr_status_t abb_ticket_init(abb_ticket_t *ticket, int attempt, apr_time_t now, abb_error_t *err)
+{
+    memset(ticket, 0, sizeof(*ticket));
+    ticket->attempt = attempt;
+    ticket->issued_at = now;
+    ticket->return_path = "/";
+    ticket->workspaces = "";
+    return abb_crypto_random(ticket->id, sizeof(ticket->id), err);
+}
+
+const char *abb_ticket_state(const abb_ticket_t *ticket, apr_pool_t *p)
+{
+    unsigned char bytes[1 + ABB_TICKET_ID_SIZE];
+
+    bytes[0] = (unsigned char)ticket->attempt;
+    memcpy(bytes + 1, ticket->id, ABB_TICKET_ID_SIZE);
+    return abb_text_base64url_encode(bytes, sizeof(bytes), p);
+}
+
+apr_status_t abb_ticket_parse_state(const char *state, abb_ticket_t *ticket, abb_error_t *err)
+{
+    unsigned char bytes[1 + ABB_TICKET_ID_SIZE];
+
+    memset(ticket, 0, sizeof(*ticket));
+    ticket->return_path = "/";
+    ticket->workspaces = "";
+    if (!state || abb_text_base64url_decode_exact(state, bytes, sizeof(bytes)) != APR_SUCCESS ||
+        bytes[0] < 1 || bytes[0] > 2) {
+        return abb_error_set(err, ABB_EATTEMPT, "the state parameter is none of this site's");
+    }
+    ticket->attempt = bytes[0];
+    memcpy(ticket->id, bytes + 1, ABB_TICKET_ID_SIZE);
+    return APR_SUCCESS;
+}
+
+const char *abb_ticket_name(const abb_ticket_t *ticket, apr_pool_t *p)
+{
+    /* The last characters: all of them come from the random id. */
+    const char *state = abb_ticket_state(ticket, p);
+
+    return state + ABB_TICKET_STATE_LENGTH - ABB_TICKET_NAME_LENGTH;
+}
+
+apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, const abb_crypto_keyring_t *ring,
+                               const char *audience, const char **value, apr_pool_t *p,
+                               abb_error_t *err)
+{
+    abb_crypto_context_t context = {PURPOSE, audience, NULL, 0};
+    apr_size_t path_size = strlen(ticket->return_path) + 1;
+    apr_size_t workspaces_size = strlen(ticket->workspaces) + 1;
+    apr_size_t size = FIXED_SIZE + path_size + workspaces_size;
+    unsigned char *text = apr_palloc(p, size);
+    apr_int64_t issued_at = ticket->issued_at;
+    unsigned char *sealed;
+    apr_size_t sealed_size;
+    apr_status_t status;
+
+    memcpy(text, &issued_at, 8);
+    text[8] = (unsigned char)ticket->attempt;
+    memcpy(text + 9, ticket->id, ABB_TICKET_ID_SIZE);
+    memcpy(text + FIXED_SIZE, ticket->return_path, path_size);
+    memcpy(text + FIXED_SIZE + path_size, ticket->workspaces, workspaces_size);
+    status = abb_crypto_seal(ring, &context, text, size, &sealed, &sealed_size, p, err);
+    if (status == APR_SUCCESS) {
+        *value = abb_text_base64url_encode(sealed, sealed_size, p);
+    }
+    return status;
+}
+
+static int read_text(const unsigned char *text, apr_size_t size, abb_ticket_t *ticket)
+{
+    const char *path = (const char *)text + FIXED_SIZE;
+    const char *end = (const char *)text + size;
+    const char *path_end;
+    apr_int64_t issued_at;
+
+    if (size < FIXED_SIZE + 2 || end[-1] != '\0' ||
+        !(path_end = memchr(path, '\0', (apr_size_t)(end - path))) || path_end + 1 >= end) {
+        return 0;
+    }
+    memcpy(&issued_at, text, 8);
+    ticket->issued_at = issued_at;
+    ticket->attempt = text[8];
+    memcpy(ticket->id, text + 9, ABB_TICKET_ID_SIZE);
+    ticket->return_path = path;
+    ticket->workspaces = path_end + 1;
+    return 1;
+}
+
+apr_status_t abb_ticket_decode(const char *value, const abb_crypto_keyring_t *ring,
+                               const char *audience, apr_time_t now, abb_ticket_t *ticket,
+                               apr_pool_t *p, abb_error_t *err)
+{
+    abb_crypto_context_t context = {PURPOSE, audience, NULL, 0};
+    unsigned char *sealed;
+    unsigned char *text;
+    apr_size_t sealed_size;
+    apr_size_t size;
+
+    if (abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
+        abb_crypto_open(ring, &context, sealed, sealed_size, &text, &size, p, NULL) !=
+            APR_SUCCESS ||
+        !read_text(text, size, ticket)) {
+        return abb_error_set(err, ABB_EATTEMPT, "the sign-in cookie does not open");
+    }
+    if (now > ticket->issued_at + ABB_TICKET_LIFETIME ||
+        now < ticket->issued_at - CLOCK_TOLERANCE) {
+        return abb_error_set(err, ABB_EATTEMPT, "the sign-in took longer than ten minutes");
+    }
+    return APR_SUCCESS;
+}
+
+int abb_ticket_is_same(const abb_ticket_t *a, const abb_ticket_t *b)
+{
+    return abb_crypto_equal(a->id, b->id, ABB_TICKET_ID_SIZE) && a->attempt == b->attempt;
+}

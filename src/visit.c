@@ -1,0 +1,164 @@
+/* visit (floor 4): one request at one site. See abb_visit.h. */
+#include "abb_visit.h"
+
+#include <apr_strings.h>
+#include <http_core.h>
+#include <http_log.h>
+
+#include "abb_log.h"
+#include "abb_text.h"
+
+APLOG_USE_MODULE(auth_bitbucket);
+
+/* ---- finding ------------------------------------------------------------------- */
+
+abb_visit_t *abb_visit_find(request_rec *r)
+{
+    for (; r; r = r->main ? r->main : r->prev) {
+        abb_visit_t *visit = ap_get_module_config(r->request_config, &auth_bitbucket_module);
+
+        if (visit) {
+            return visit;
+        }
+    }
+    return NULL;
+}
+
+abb_visit_t *abb_visit_of(request_rec *r)
+{
+    abb_site_t *site = abb_config_site(r->server);
+    abb_visit_t *visit = abb_visit_find(r);
+
+    if (visit || !site) {
+        return visit;
+    }
+    visit = apr_pcalloc(r->pool, sizeof(*visit));
+    visit->site = site;
+    ap_set_module_config(r->request_config, &auth_bitbucket_module, visit);
+    return visit;
+}
+
+apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err)
+{
+    const char *cookie;
+
+    if (visit->session) {
+        return APR_SUCCESS;
+    }
+    cookie = abb_request_find_cookie(r, visit->site->cookies.session_name);
+    return cookie ? abb_session_find(&visit->site->sessions, cookie, apr_time_now(),
+                                     &visit->session, r->pool, err)
+                  : APR_NOTFOUND;
+}
+
+abb_login_t abb_visit_login(const abb_visit_t *visit)
+{
+    abb_login_t login = {&visit->site->sessions, &visit->site->bitbucket};
+
+    return login;
+}
+
+abb_recheck_t abb_visit_recheck(const abb_visit_t *visit)
+{
+    abb_recheck_t recheck = {&visit->site->sessions, &visit->site->bitbucket};
+
+    return recheck;
+}
+
+void abb_visit_want_workspace(abb_visit_t *visit, request_rec *r, const char *workspace)
+{
+    visit->workspaces = visit->workspaces
+                            ? apr_pstrcat(r->pool, visit->workspaces, " ", workspace, NULL)
+                            : workspace;
+}
+
+/* ---- signing in -------------------------------------------------------------------- */
+
+/* An attempt's cookie that the browser brought, and when it was made; 0 when it does not open. */
+typedef struct {
+    const abb_request_cookie_t *cookie;
+    apr_time_t issued_at;
+} attempt_cookie_t;
+
+static int newest_first(const void *a, const void *b)
+{
+    apr_time_t first = ((const attempt_cookie_t *)a)->issued_at;
+    apr_time_t second = ((const attempt_cookie_t *)b)->issued_at;
+
+    return first < second ? 1 : first > second ? -1 : 0;
+}
+
+static apr_time_t time_of_attempt(const abb_visit_t *visit, request_rec *r, const char *value)
+{
+    abb_ticket_t ticket;
+
+    return abb_ticket_decode(value, &visit->site->keyring, visit->site->sessions.audience,
+                             apr_time_now(), &ticket, r->pool, NULL) == APR_SUCCESS
+               ? ticket.issued_at
+               : 0;
+}
+
+static int fits(int count, apr_size_t size)
+{
+    return count <= ABB_REQUEST_TICKETS_MAX && size <= ABB_REQUEST_TICKETS_SIZE_MAX;
+}
+
+/* Make room for one more attempt: the newest stay, as many as fit. */
+static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size_t new_size)
+{
+    const apr_array_header_t *cookies =
+        abb_request_list_cookies(r, visit->site->cookies.ticket_prefix);
+    attempt_cookie_t *attempts =
+        apr_palloc(r->pool, (apr_size_t)(cookies->nelts + 1) * sizeof(*attempts));
+    apr_size_t size = new_size;
+    int count = 1;
+
+    for (int i = 0; i < cookies->nelts; ++i) {
+        attempts[i].cookie = &APR_ARRAY_IDX(cookies, i, abb_request_cookie_t);
+        attempts[i].issued_at = time_of_attempt(visit, r, attempts[i].cookie->value);
+    }
+    qsort(attempts, (apr_size_t)cookies->nelts, sizeof(*attempts), newest_first);
+    for (int i = 0; i < cookies->nelts; ++i) {
+        size += strlen(attempts[i].cookie->name) + strlen(attempts[i].cookie->value);
+        if (attempts[i].issued_at == 0 || !fits(++count, size)) {
+            abb_request_delete_cookie(r, &visit->site->cookies, attempts[i].cookie->name);
+        }
+    }
+}
+
+int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return_path, int attempt)
+{
+    abb_login_t login = abb_visit_login(visit);
+    abb_login_start_t start;
+    abb_error_t err;
+    const char *name;
+
+    abb_error_clear(&err);
+    if (abb_login_begin(&login, return_path, visit->workspaces ? visit->workspaces : "", attempt,
+                        apr_time_now(), &start, r->pool, &err) != APR_SUCCESS) {
+        abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
+
+        return abb_refusal_send(r, &err, &offers);
+    }
+    name = apr_pstrcat(r->pool, visit->site->cookies.ticket_prefix, start.cookie_name, NULL);
+    drop_old_attempts(visit, r, strlen(name) + strlen(start.cookie_value));
+    abb_request_set_cookie(r, &visit->site->cookies, name, start.cookie_value,
+                           (int)apr_time_sec(ABB_TICKET_LIFETIME));
+    ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
+                  ABB_LOGNO(0104) "sent to Bitbucket to sign in (attempt %d)", attempt);
+    return abb_request_redirect(r, HTTP_MOVED_TEMPORARILY, start.location);
+}
+
+abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
+                                      const char *return_path)
+{
+    abb_refusal_offers_t offers;
+
+    offers.site = ap_auth_name(r);
+    offers.retry = return_path ? return_path : "/";
+    offers.sign_in =
+        return_path ? apr_pstrcat(r->pool, visit->site->login_path, "?return=",
+                                  abb_text_percent_encode(return_path, r->pool), NULL)
+                    : visit->site->login_path;
+    return offers;
+}
