@@ -1,5 +1,5 @@
 /*
- * account (floor 0): plain structs for what Bitbucket says of a visitor.
+ * account (floor 1): plain structs for what Bitbucket says of a visitor.
  *
  * Knows no JSON, no bytes, no store. Strings are UTF-8 and NUL-terminated; a
  * pointer is NULL when Bitbucket told nothing, never an empty string.

@@ -1,5 +1,5 @@
 /*
- * authn (floor 5): the decision about a request to a protected place.
+ * authn (floor 6): the decision about a request to a protected place.
  *
  * Is it ours? Is there a session? What do the rules say? httpd's hooks lead
  * here; what is found becomes r->user and variables, or an answer.

@@ -1,5 +1,5 @@
 /*
- * authz (floor 2): compile and compare Require lines.
+ * authz (floor 3): compile and compare Require lines.
  *
  * A line is compiled when the configuration is read; a request only compares
  * rows. Whether to ask Bitbucket is said, not done. Knows no httpd, no store.

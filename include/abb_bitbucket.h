@@ -1,5 +1,5 @@
 /*
- * bitbucket (floor 2): what to ask Bitbucket Cloud and what its answers mean.
+ * bitbucket (floor 3): what to ask Bitbucket Cloud and what its answers mean.
  *
  * URLs, paging, and the one table of what a status means. Knows no session, no
  * cookie, no httpd. Another provider would be another room beside this one.

@@ -1,5 +1,5 @@
 /*
- * config (floor 3): directives, their merge, and the sites they make.
+ * config (floor 4): directives, their merge, and the sites they make.
  *
  * A site is what the directives of one virtual host come to: settings structs
  * that the rooms below declare, filled. Nobody below asks this room. Knows no

@@ -1,5 +1,5 @@
 /*
- * crypto (floor 0): random bytes, hashes, derived keys, sealed text.
+ * crypto (floor 1): random bytes, hashes, derived keys, sealed text.
  *
  * The only user of libcrypto. Knows no cookie, no session, no file.
  * Threads: all functions may be called from any thread.

@@ -1,5 +1,5 @@
 /*
- * http (floor 1): bounded HTTPS exchanges, several at once.
+ * http (floor 2): bounded HTTPS exchanges, several at once.
  *
  * The only user of libcurl. Knows no Bitbucket, no JSON, no httpd. Every
  * exchange has a time limit and a size limit; redirects are never followed,

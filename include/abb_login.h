@@ -1,5 +1,5 @@
 /*
- * login (floor 3): begin and finish a sign-in.
+ * login (floor 4): begin and finish a sign-in.
  *
  * Two round trips to Bitbucket in sequence: the code for tokens, then account,
  * addresses and roles at the same time. Knows no cookie syntax, no httpd.

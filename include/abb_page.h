@@ -1,5 +1,5 @@
 /*
- * page (floor 1): the module's own HTML pages.
+ * page (floor 2): the module's own HTML pages.
  *
  * Plain pages without scripts, readable on a phone, light and dark. Every text
  * is escaped here and nowhere else; the result is ASCII, so it reads the same

@@ -1,5 +1,5 @@
 /*
- * recheck (floor 3): one question to Bitbucket for one session.
+ * recheck (floor 4): one question to Bitbucket for one session.
  *
  * Refreshes the access token when it must, asks, and puts the answer into the
  * session's record. One holder at a time per session, over all threads and

@@ -1,5 +1,5 @@
 /*
- * record (floor 1): a session as bytes.
+ * record (floor 2): a session as bytes.
  *
  * A record has two parts. The open part (account, grants, times) is what each
  * request needs: a flat block with offsets instead of pointers, read in place

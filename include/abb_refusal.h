@@ -1,5 +1,5 @@
 /*
- * refusal (floor 3): a reason as a status, a log line and a page.
+ * refusal (floor 4): a reason as a status, a log line and a page.
  *
  * The one table of what each reason means to a browser. Page and log line carry
  * the same reference. Knows no site, no session, no rule.

@@ -1,5 +1,5 @@
 /*
- * reply (floor 1): Bitbucket's JSON as plain structs.
+ * reply (floor 2): Bitbucket's JSON as plain structs.
  *
  * The only user of jansson. Knows no HTTP, no session. JSON is read strictly:
  * an object at the top, no duplicate keys, no NUL, depth at most

@@ -1,5 +1,5 @@
 /*
- * request (floor 2): one HTTP request and its answer, as httpd has them.
+ * request (floor 3): one HTTP request and its answer, as httpd has them.
  *
  * Cookies, redirects, pages, variables. httpd starts here. Knows no session
  * store, no Bitbucket, no rule.

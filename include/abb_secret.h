@@ -1,5 +1,5 @@
 /*
- * secret (floor 1): where a secret of the configuration comes from.
+ * secret (floor 2): where a secret of the configuration comes from.
  *
  * Reads `value`, `file:PATH`, `env:NAME` and `exec:PATH [args]`. Knows no
  * directive; the caller says which one in its message. Nothing here is logged.

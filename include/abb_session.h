@@ -1,5 +1,5 @@
 /*
- * session (floor 2): a cookie and its record in the store.
+ * session (floor 3): a cookie and its record in the store.
  *
  * Knows the store's contract, not its engine; knows no cookie syntax, no rules,
  * no Bitbucket.

@@ -1,5 +1,5 @@
 /*
- * store (floor 1): the contract of a place that keeps records.
+ * store (floor 2): the contract of a place that keeps records.
  *
  * A record is found by a 256-bit key, a hash; nobody can get from the key to
  * the cookie. Which engine runs behind the contract is known only to the code

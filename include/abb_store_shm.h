@@ -1,5 +1,5 @@
 /*
- * store_shm (floor 1): the store contract on a shared memory segment.
+ * store_shm (floor 2): the store contract on a shared memory segment.
  *
  * The caller owns the segment and the lock, so that both can outlive a graceful
  * restart, and hands them to each generation of the server. Readers take no

@@ -1,5 +1,5 @@
 /*
- * text (floor 0): encodings and grammars of bytes that come from outside.
+ * text (floor 1): encodings and grammars of bytes that come from outside.
  *
  * Knows no httpd, no OAuth, no account. All functions are pure; threads: any.
  */

@@ -1,5 +1,5 @@
 /*
- * ticket (floor 1): one sign-in attempt as the value of a cookie.
+ * ticket (floor 2): one sign-in attempt as the value of a cookie.
  *
  * An anonymous visitor takes no place in any store: what the callback must know
  * travels sealed in that browser's own cookie, and `state` is only its id.

@@ -1,5 +1,5 @@
 /*
- * visit (floor 4): one request at one site.
+ * visit (floor 5): one request at one site.
  *
  * Which site it is, which session it has, and how to send it to sign in. Found
  * once per request; subrequests and internal redirects share what was found.
@@ -55,6 +55,13 @@ void abb_visit_want_workspace(abb_visit_t *visit, request_rec *r, const char *wo
  * cookies and drops older ones. Returns the status to return from the hook.
  */
 int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return_path, int attempt);
+
+/*
+ * The whole address at which a sign-in begins: at the host whose cookies the
+ * callback will see, whatever name the visitor used. return_path may be NULL.
+ * Lifetime: r->pool.
+ */
+const char *abb_visit_login_url(const abb_visit_t *visit, request_rec *r, const char *return_path);
 
 /* What to offer a refused visitor who wanted a path, NULL for none in particular. */
 abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,

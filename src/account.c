@@ -1,4 +1,4 @@
-/* account (floor 0): plain structs for what Bitbucket says of a visitor. */
+/* account (floor 1): plain structs for what Bitbucket says of a visitor. */
 #include "abb_account.h"
 
 #include <apr_lib.h>

@@ -1,4 +1,4 @@
-/* authn (floor 5): the decision about a request to a protected place. */
+/* authn (floor 6): the decision about a request to a protected place. */
 #include "abb_authn.h"
 
 #include <apr_strings.h>

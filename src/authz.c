@@ -1,4 +1,4 @@
-/* authz (floor 2): compile and compare Require lines. See abb_authz.h. */
+/* authz (floor 3): compile and compare Require lines. See abb_authz.h. */
 #include "abb_authz.h"
 
 #include <apr_lib.h>

@@ -1,4 +1,4 @@
-/* bitbucket (floor 2): what to ask Bitbucket Cloud and what its answers mean. */
+/* bitbucket (floor 3): what to ask Bitbucket Cloud and what its answers mean. */
 #include "abb_bitbucket.h"
 
 #include <apr_base64.h>

@@ -1,4 +1,4 @@
-/* config (floor 3): directives and their merge. See abb_config.h. */
+/* config (floor 4): directives and their merge. See abb_config.h. */
 #include "config_internal.h"
 
 #include <apr_lib.h>

@@ -1,4 +1,4 @@
-/* config (floor 3): from directives to sites. See abb_config.h. */
+/* config (floor 4): from directives to sites. See abb_config.h. */
 #include <ap_listen.h>
 #include <apr_env.h>
 #include <apr_strings.h>
@@ -121,10 +121,11 @@ static const ap_directive_t *find_global_auth_type(const settling_t *settling)
 
 /* ---- faults -------------------------------------------------------------------------- */
 
-/* Warnings once per start: httpd reads its configuration twice before it runs. */
-static int is_first_pass(void)
+/* Warnings come once: httpd reads its configuration twice before it runs. */
+static int is_first_of_two_passes(void)
 {
-    return ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG;
+    return ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG &&
+           ap_state_query(AP_SQ_RUN_MODE) == AP_SQ_RM_NORMAL;
 }
 
 static int missing(const settling_t *settling, const char *what, const char *directive,
@@ -288,7 +289,7 @@ static int is_loopback_origin(const char *origin)
 static void warn_of_plain_http(const settling_t *settling, const abb_site_t *site)
 {
     if (strncmp(site->origin, "http://", 7) == 0 && !is_loopback_origin(site->origin) &&
-        !is_first_pass()) {
+        !is_first_of_two_passes()) {
         ap_log_error(APLOG_MARK, APLOG_WARNING, 0, settling->server,
                      ABB_LOGNO(0004) "%s is plain http: cookies and pages can be read on the way. "
                      "Use https, and behind a TLS terminator write AuthBitbucketCallbackURL with "

@@ -1,5 +1,5 @@
 /*
- * crypto (floor 0): random bytes, hashes, derived keys, sealed text.
+ * crypto (floor 1): random bytes, hashes, derived keys, sealed text.
  *
  * Sealed text:
  *

@@ -1,4 +1,4 @@
-/* endpoints (floor 5): login, callback, logout, userinfo. See abb_endpoints.h. */
+/* endpoints (floor 6): login, callback, logout, userinfo. See abb_endpoints.h. */
 #include "abb_endpoints.h"
 
 #include <apr_strings.h>
@@ -217,9 +217,7 @@ static int show_signed_out(abb_visit_t *visit, request_rec *r, const char *retur
     page.text = "This site has forgotten your sign-in. At Bitbucket itself you are still signed "
                 "in: to end that too, sign out there.";
     abb_page_add_link(&page, "Continue", return_path);
-    abb_page_add_link(&page, "Sign in again",
-                      apr_pstrcat(r->pool, visit->site->login_path, "?return=",
-                                  abb_text_percent_encode(return_path, r->pool), NULL));
+    abb_page_add_link(&page, "Sign in again", abb_visit_login_url(visit, r, return_path));
     return abb_request_send_page(r, HTTP_OK, &page);
 }
 

@@ -1,4 +1,4 @@
-/* http (floor 1): bounded HTTPS exchanges, several at once. See abb_http.h. */
+/* http (floor 2): bounded HTTPS exchanges, several at once. See abb_http.h. */
 #include "abb_http.h"
 
 #include <apr_strings.h>

@@ -1,4 +1,4 @@
-/* login (floor 3): begin and finish a sign-in. See abb_login.h. */
+/* login (floor 4): begin and finish a sign-in. See abb_login.h. */
 #include "abb_login.h"
 
 #include <apr_strings.h>

@@ -1,4 +1,4 @@
-/* page (floor 1): the module's own HTML pages. See abb_page.h. */
+/* page (floor 2): the module's own HTML pages. See abb_page.h. */
 #include "abb_page.h"
 
 #include <apr_base64.h>

@@ -1,4 +1,4 @@
-/* recheck (floor 3): one question to Bitbucket for one session. See abb_recheck.h. */
+/* recheck (floor 4): one question to Bitbucket for one session. See abb_recheck.h. */
 #include "abb_recheck.h"
 
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * record (floor 1): a session as bytes.
+ * record (floor 2): a session as bytes.
  *
  * Both parts before sealing have one form: a fixed head, then an array of grants
  * (open part only), then NUL-terminated strings. Offsets count from the start of

@@ -1,4 +1,4 @@
-/* refusal (floor 3): a reason as a status, a log line and a page. */
+/* refusal (floor 4): a reason as a status, a log line and a page. */
 #include "abb_refusal.h"
 
 #include <apr_strings.h>

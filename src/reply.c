@@ -1,4 +1,4 @@
-/* reply (floor 1): Bitbucket's JSON as plain structs. See abb_reply.h. */
+/* reply (floor 2): Bitbucket's JSON as plain structs. See abb_reply.h. */
 #include "abb_reply.h"
 
 #include <apr_lib.h>
@@ -195,7 +195,8 @@ static const char *take_link(const json_t *user, const char *name, apr_pool_t *p
     const char *href = NULL;
 
     /* Only ever shown to people, so a link that is none is just absent. */
-    if (!take_text(link, "href", &href, p) || !href || strncmp(href, "https://", 8) != 0) {
+    if (!take_text(link, "href", &href, p) || !href ||
+        (strncmp(href, "https://", 8) != 0 && strncmp(href, "http://", 7) != 0)) {
         return NULL;
     }
     return href;

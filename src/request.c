@@ -1,4 +1,4 @@
-/* request (floor 2): one HTTP request and its answer, as httpd has them. */
+/* request (floor 3): one HTTP request and its answer, as httpd has them. */
 #include "abb_request.h"
 
 #include <apr_lib.h>

@@ -1,4 +1,4 @@
-/* secret (floor 1): where a secret of the configuration comes from. */
+/* secret (floor 2): where a secret of the configuration comes from. */
 #include "abb_secret.h"
 
 #include <apr_env.h>

@@ -1,4 +1,4 @@
-/* session (floor 2): a cookie and its record in the store. See abb_session.h. */
+/* session (floor 3): a cookie and its record in the store. See abb_session.h. */
 #include "abb_session.h"
 
 #include <apr_strings.h>

@@ -1,4 +1,4 @@
-/* store (floor 1): the contract of a place that keeps records. */
+/* store (floor 2): the contract of a place that keeps records. */
 #include "abb_store.h"
 
 apr_status_t abb_store_get(const abb_store_t *store, const abb_store_key_t *key,

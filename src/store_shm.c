@@ -1,5 +1,5 @@
 /*
- * store_shm (floor 1): the store contract on a shared memory segment.
+ * store_shm (floor 2): the store contract on a shared memory segment.
  *
  *   +--------+-----------------+------------------+---------------------------+
  *   | header | sequence counts | buckets          | blocks of 256 bytes ...   |

@@ -1,4 +1,4 @@
-/* text (floor 0): encodings and grammars of bytes that come from outside. */
+/* text (floor 1): encodings and grammars of bytes that come from outside. */
 #include "abb_text.h"
 
 #include <apr_lib.h>

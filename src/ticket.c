@@ -1,5 +1,5 @@
 /*
- * ticket (floor 1): one sign-in attempt as the value of a cookie.
+ * ticket (floor 2): one sign-in attempt as the value of a cookie.
  *
  * Before sealing:
  *

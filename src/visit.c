@@ -1,4 +1,4 @@
-/* visit (floor 4): one request at one site. See abb_visit.h. */
+/* visit (floor 5): one request at one site. See abb_visit.h. */
 #include "abb_visit.h"
 
 #include <apr_strings.h>
@@ -149,6 +149,15 @@ int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return
     return abb_request_redirect(r, HTTP_MOVED_TEMPORARILY, start.location);
 }
 
+const char *abb_visit_login_url(const abb_visit_t *visit, request_rec *r, const char *return_path)
+{
+    const char *url = apr_pstrcat(r->pool, visit->site->origin, visit->site->login_path, NULL);
+
+    return return_path ? apr_pstrcat(r->pool, url, "?return=",
+                                     abb_text_percent_encode(return_path, r->pool), NULL)
+                       : url;
+}
+
 abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
                                       const char *return_path)
 {
@@ -156,9 +165,6 @@ abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
 
     offers.site = ap_auth_name(r);
     offers.retry = return_path ? return_path : "/";
-    offers.sign_in =
-        return_path ? apr_pstrcat(r->pool, visit->site->login_path, "?return=",
-                                  abb_text_percent_encode(return_path, r->pool), NULL)
-                    : visit->site->login_path;
+    offers.sign_in = abb_visit_login_url(visit, r, return_path);
     return offers;
 }

@@ -1,0 +1,70 @@
+#!/bin/sh
+# No arrow points up: a room includes only rooms of lower floors. The floors are
+# those of docs/architecture.md.
+set -u
+. "$(dirname "$0")/tap.sh"
+cd "$srcdir" || exit 1
+
+floor_of() {
+    case $1 in
+    log | error) echo 0 ;;
+    text | crypto | account) echo 1 ;;
+    record | ticket | store | http | reply | page | secret) echo 2 ;;
+    session | bitbucket | authz | request) echo 3 ;;
+    login | recheck | config | refusal) echo 4 ;;
+    visit) echo 5 ;;
+    authn | endpoints) echo 6 ;;
+    mod_auth_bitbucket) echo 7 ;;
+    *) echo unknown ;;
+    esac
+}
+
+# The room a file belongs to; some rooms have several files.
+room_of() {
+    name=$(basename "$1")
+    name=${name%.[ch]}
+    name=${name#abb_}
+    case $name in
+    store_shm) echo store ;;
+    config_site | config_internal) echo config ;;
+    *) echo "$name" ;;
+    esac
+}
+
+offenders() {
+    for file in mod_auth_bitbucket.c src/*.c src/*.h include/*.h; do
+        room=$(room_of "$file")
+        floor=$(floor_of "$room")
+        [ "$floor" != unknown ] || echo "$file: room '$room' stands on no floor"
+        sed -n 's/^#include "\([^"]*\)".*/\1/p' "$file" | while read -r included; do
+            below=$(room_of "$included")
+            [ "$below" = "$room" ] && continue
+            [ "$(floor_of "$below")" -lt "$floor" ] 2>/dev/null ||
+                echo "$file (floor $floor) includes $included (floor $(floor_of "$below"))"
+        done
+    done
+}
+
+# The floor that a file's first lines name is the floor it stands on.
+misnamed() {
+    for file in src/*.c include/*.h; do
+        named=$(sed -n '1,4s/.*(floor \([0-9]\)).*/\1/p' "$file" | head -1)
+        [ -z "$named" ] || [ "$named" = "$(floor_of "$(room_of "$file")")" ] ||
+            echo "$file says floor $named"
+    done
+}
+
+# The core is compiled without httpd's include path; a header could still creep in by another way.
+httpd_in_core() {
+    sed -n '/^libcore_la_SOURCES/,/[^\\]$/p' Makefile.am | tr ' \t\\' '\n\n\n' | grep '\.c$' |
+        while read -r file; do
+            grep -nE '#include <(httpd|http_|ap_|mod_|util_|scoreboard)' "$file" /dev/null
+        done
+}
+
+is_empty "$(offenders)" "rooms include only rooms of lower floors"
+is_empty "$(misnamed)" "files name the floor they stand on"
+is_empty "$(httpd_in_core)" "the core includes no header of httpd"
+is_empty "$(grep -lE '#include <(curl|openssl|jansson)' mod_auth_bitbucket.c src/*.c include/*.h |
+    grep -vE '^src/(http|crypto|reply)\.c$')" "libcurl, libcrypto and jansson are used in one file each"
+plan
