@@ -240,6 +240,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_post_config(open_store, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(start_child, NULL, NULL, APR_HOOK_MIDDLE);
 
+    ap_hook_post_read_request(abb_authn_begin, NULL, NULL, APR_HOOK_REALLY_FIRST);
     /* Before mod_cache's, so that nobody is answered a callback from a cache. */
     ap_hook_quick_handler(abb_endpoints_handle, NULL, NULL, APR_HOOK_FIRST);
     ap_hook_check_authn(abb_authn_check, NULL, NULL, APR_HOOK_MIDDLE, AP_AUTH_INTERNAL_PER_CONF);
@@ -248,6 +249,7 @@ static void register_hooks(apr_pool_t *p)
                         AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(abb_authn_fixups, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_insert_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
+    ap_hook_insert_error_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
     ap_register_output_filter(ABB_AUTHN_PRIVATE_FILTER, abb_authn_private_filter, NULL,
                               AP_FTYPE_CONTENT_SET);
 

@@ -13,6 +13,9 @@
 #include <mod_auth.h>
 #include <util_filter.h>
 
+/* post_read_request: the first act on every request, see abb_visit_begin. */
+int abb_authn_begin(request_rec *r);
+
 /* check_authn: who is it? Sets r->user, or sends to sign in, or refuses. */
 int abb_authn_check(request_rec *r);
 
@@ -23,7 +26,7 @@ int abb_authn_check(request_rec *r);
  */
 int abb_authn_check_access(request_rec *r);
 
-/* insert_filter: keep answers to signed-in visitors out of shared caches. */
+/* insert_filter and insert_error_filter: keep answers to signed-in visitors out of shared caches. */
 void abb_authn_insert_filter(request_rec *r);
 
 /* The filter that does it; to be registered under this name. */

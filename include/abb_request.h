@@ -36,16 +36,24 @@ typedef struct abb_request_cookie_t {
 } abb_request_cookie_t;
 
 /*
- * The value of the request's first cookie with a name, or NULL. Lifetime:
- * r->pool. Source: RFC 6265 section 5.4.
+ * Take this module's cookies out of the request, so that no application behind
+ * sees them. Returns the Cookie header as it came, NULL when there was none.
+ * Lifetime: r->pool.
  */
-const char *abb_request_find_cookie(request_rec *r, const char *name);
+const char *abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings);
 
 /*
- * All cookies whose names start with a prefix, at most 64: an array of
- * abb_request_cookie_t. Lifetime: r->pool.
+ * The value of the first cookie with a name in a Cookie header (may be NULL),
+ * or NULL. Lifetime: p. Source: RFC 6265 section 5.4.
  */
-apr_array_header_t *abb_request_list_cookies(request_rec *r, const char *prefix);
+const char *abb_request_find_cookie(const char *cookies, const char *name, apr_pool_t *p);
+
+/*
+ * All cookies of a Cookie header (may be NULL) whose names start with a prefix,
+ * at most 64: an array of abb_request_cookie_t. Lifetime: p.
+ */
+apr_array_header_t *abb_request_list_cookies(const char *cookies, const char *prefix,
+                                             apr_pool_t *p);
 
 /* Give the browser a cookie until it is closed, or for max_age seconds (if > 0). */
 void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings,

@@ -15,6 +15,8 @@
 
 typedef struct abb_visit_t {
     abb_site_t *site;
+    /* The Cookie header as it came, NULL for none; applications do not see our part of it. */
+    const char *cookies;
     /* NULL while not looked for, or not there. */
     abb_session_t *session;
     /* Workspaces that the place asked about, separated by spaces; NULL: none. */
@@ -32,6 +34,12 @@ typedef struct abb_visit_t {
  * reaches its server. Lifetime: the first request of the chain.
  */
 abb_visit_t *abb_visit_of(request_rec *r);
+
+/*
+ * The first act on every request to a server that a directive of ours reaches,
+ * protected or not: begin the visit and take our cookies out of the request.
+ */
+void abb_visit_begin(request_rec *r);
 
 /* The visit of a request if there is one already, else NULL. */
 abb_visit_t *abb_visit_find(request_rec *r);

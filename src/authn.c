@@ -48,11 +48,15 @@ static int ask_to_sign_in(abb_visit_t *visit, request_rec *r)
 
 static int not_configured(request_rec *r)
 {
-    ap_log_rerror(APLOG_MARK, APLOG_ERR, 0, r,
-                  ABB_LOGNO(0105) "AuthType Bitbucket is used, but virtual host %s has no client "
-                  "id: write AuthBitbucketClientID and AuthBitbucketClientSecret there",
+    abb_refusal_offers_t offers = {NULL, NULL, ap_auth_name(r)};
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    abb_error_set(&err, ABB_ECLIENT,
+                  "AuthType Bitbucket is used, but virtual host %s has no client id: write "
+                  "AuthBitbucketClientID and AuthBitbucketClientSecret there",
                   r->server->server_hostname ? r->server->server_hostname : "?");
-    return HTTP_INTERNAL_SERVER_ERROR;
+    return abb_refusal_send(r, &err, &offers);
 }
 
 static int missing_attribute(abb_visit_t *visit, request_rec *r, const char *attribute)
@@ -107,7 +111,7 @@ int abb_authn_check(request_rec *r)
 static int conclude(abb_visit_t *visit, request_rec *r, int status)
 {
     if (visit->trouble.status == APR_NOTFOUND) {
-        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0106) "session ended; account=%s: %s",
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0105) "session ended; account=%s: %s",
                       visit->session->record.account.uuid, visit->trouble.text);
         visit->session = NULL;
         r->user = NULL;
@@ -116,7 +120,8 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
     if (visit->trouble.status != APR_SUCCESS) {
         return refuse(visit, r, &visit->trouble);
     }
-    if (status == HTTP_UNAUTHORIZED) {
+    /* 403 with AuthzSendForbiddenOnFailure, else 401. */
+    if (status == HTTP_UNAUTHORIZED || status == HTTP_FORBIDDEN) {
         abb_refusal_offers_t offers =
             abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
 
@@ -185,12 +190,12 @@ static apr_status_t ask_bitbucket(abb_visit_t *visit, request_rec *r, const char
     status = abb_recheck_workspace(&recheck, visit->session, workspace, older_than, &doubt, r->pool,
                                    &visit->trouble);
     ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
-                  ABB_LOGNO(0107) "asked Bitbucket; session=%s workspace=%s outcome=%s",
+                  ABB_LOGNO(0106) "asked Bitbucket; session=%s workspace=%s outcome=%s",
                   visit->session->tag, workspace,
                   status == APR_SUCCESS ? "answered" : visit->trouble.text);
     if (doubt) {
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
-                      ABB_LOGNO(0108) "Bitbucket's answer about workspace %s is odd: %s", workspace,
+                      ABB_LOGNO(0107) "Bitbucket's answer about workspace %s is odd: %s", workspace,
                       doubt);
     }
     return status;
@@ -278,6 +283,12 @@ apr_status_t abb_authn_private_filter(ap_filter_t *filter, apr_bucket_brigade *b
     abb_request_make_private(filter->r);
     ap_remove_output_filter(filter);
     return ap_pass_brigade(filter->next, brigade);
+}
+
+int abb_authn_begin(request_rec *r)
+{
+    abb_visit_begin(r);
+    return DECLINED;
 }
 
 int abb_authn_fixups(request_rec *r)

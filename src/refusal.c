@@ -171,7 +171,8 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
                       account->display_name ? account->display_name : r->user);
     abb_page_add_fact(&page, "Account", account->username);
     abb_page_add_fact(&page, "Needed", rule);
-    page.advice = "If you have just been given access, check again. Otherwise ask the people who "
+    page.advice = "If you have just been given access, check again. Bitbucket remembers who you are, "
+                  "so to come as somebody else sign out there first. Otherwise ask the people who "
                   "run this site.";
     abb_page_add_link(&page, "Check again", offers->retry);
     abb_page_add_link(&page, "Sign in as somebody else", offers->sign_in);

@@ -19,67 +19,106 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 /* ---- cookies -------------------------------------------------------------------- */
 
-/* Step to the next cookie of a header line. Returns 0 at its end. */
-static int next_cookie(const char **at, const char **name, apr_size_t *name_length,
-                       const char **value, apr_size_t *value_length)
+/* A cookie where it stands in a header line. */
+typedef struct {
+    const char *name;
+    apr_size_t name_length;
+    const char *value;
+    apr_size_t value_length;
+    /* Behind the cookie, before its semicolon. */
+    const char *end;
+} cookie_place_t;
+
+/* Step to the next cookie from `at` on. Returns 0 at the end of the line. */
+static int next_cookie(const char *at, cookie_place_t *place)
 {
-    while (**at == ' ' || **at == ';' || **at == '\t') {
-        ++*at;
-    }
-    if (**at == '\0') {
+    at += strspn(at, " ;\t");
+    if (*at == '\0') {
         return 0;
     }
-    *name = *at;
-    *name_length = strcspn(*at, "=; ");
-    *at += *name_length;
-    *value = "";
-    *value_length = 0;
-    if (**at == '=') {
-        *value = ++*at;
-        *value_length = strcspn(*at, "; ,");
-        *at += *value_length;
-    }
-    *at += strcspn(*at, ";");
+    place->name = at;
+    place->name_length = strcspn(at, "=; ");
+    place->end = at + strcspn(at, ";");
+    at += place->name_length;
+    place->value = *at == '=' ? at + 1 : at;
+    place->value_length = *at == '=' ? strcspn(at + 1, "; ,") : 0;
     return 1;
 }
 
-const char *abb_request_find_cookie(request_rec *r, const char *name)
+static int has_name(const cookie_place_t *place, const char *name, apr_size_t length)
 {
-    const char *at = apr_table_get(r->headers_in, "Cookie");
-    apr_size_t wanted = strlen(name);
-    const char *found;
-    const char *value;
-    apr_size_t found_length;
-    apr_size_t value_length;
+    return place->name_length == length && memcmp(place->name, name, length) == 0;
+}
 
-    while (at && next_cookie(&at, &found, &found_length, &value, &value_length)) {
-        if (found_length == wanted && memcmp(found, name, wanted) == 0) {
-            return apr_pstrmemdup(r->pool, value, value_length);
+static int has_prefix(const cookie_place_t *place, const char *prefix, apr_size_t length)
+{
+    return place->name_length > length && memcmp(place->name, prefix, length) == 0;
+}
+
+const char *abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings)
+{
+    const char *cookies = apr_table_get(r->headers_in, "Cookie");
+    apr_size_t name_length = strlen(settings->session_name);
+    apr_size_t prefix_length = strlen(settings->ticket_prefix);
+    cookie_place_t place;
+    char *kept;
+    char *out;
+    int is_changed = 0;
+
+    if (!cookies) {
+        return NULL;
+    }
+    kept = out = apr_palloc(r->pool, 2 * strlen(cookies) + 1);
+    for (const char *at = cookies; next_cookie(at, &place); at = place.end) {
+        if (has_name(&place, settings->session_name, name_length) ||
+            has_prefix(&place, settings->ticket_prefix, prefix_length)) {
+            is_changed = 1;
+            continue;
+        }
+        if (out > kept) {
+            out = apr_cpystrn(out, "; ", 3);
+        }
+        out = apr_cpystrn(out, place.name, (apr_size_t)(place.end - place.name) + 1);
+    }
+    *out = '\0';
+    if (is_changed && out == kept) {
+        apr_table_unset(r->headers_in, "Cookie");
+    }
+    else if (is_changed) {
+        apr_table_setn(r->headers_in, "Cookie", kept);
+    }
+    return cookies;
+}
+
+const char *abb_request_find_cookie(const char *cookies, const char *name, apr_pool_t *p)
+{
+    apr_size_t length = strlen(name);
+    cookie_place_t place;
+
+    for (const char *at = cookies; at && next_cookie(at, &place); at = place.end) {
+        if (has_name(&place, name, length)) {
+            return apr_pstrmemdup(p, place.value, place.value_length);
         }
     }
     return NULL;
 }
 
-apr_array_header_t *abb_request_list_cookies(request_rec *r, const char *prefix)
+apr_array_header_t *abb_request_list_cookies(const char *cookies, const char *prefix, apr_pool_t *p)
 {
-    apr_array_header_t *cookies = apr_array_make(r->pool, 4, sizeof(abb_request_cookie_t));
-    const char *at = apr_table_get(r->headers_in, "Cookie");
-    apr_size_t wanted = strlen(prefix);
-    const char *name;
-    const char *value;
-    apr_size_t name_length;
-    apr_size_t value_length;
+    apr_array_header_t *list = apr_array_make(p, 4, sizeof(abb_request_cookie_t));
+    apr_size_t length = strlen(prefix);
+    cookie_place_t place;
 
-    while (at && cookies->nelts < COOKIES_MAX &&
-           next_cookie(&at, &name, &name_length, &value, &value_length)) {
-        if (name_length > wanted && memcmp(name, prefix, wanted) == 0) {
-            abb_request_cookie_t *cookie = apr_array_push(cookies);
+    for (const char *at = cookies; at && list->nelts < COOKIES_MAX && next_cookie(at, &place);
+         at = place.end) {
+        if (has_prefix(&place, prefix, length)) {
+            abb_request_cookie_t *cookie = apr_array_push(list);
 
-            cookie->name = apr_pstrmemdup(r->pool, name, name_length);
-            cookie->value = apr_pstrmemdup(r->pool, value, value_length);
+            cookie->name = apr_pstrmemdup(p, place.name, place.name_length);
+            cookie->value = apr_pstrmemdup(p, place.value, place.value_length);
         }
     }
-    return cookies;
+    return list;
 }
 
 static const char *cookie_attributes(const abb_cookie_settings_t *settings, apr_pool_t *p)
@@ -219,7 +258,9 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
     apr_table_setn(r->err_headers_out, "Content-Security-Policy", abb_page_policy(r->pool));
     apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
     if (ap_is_HTTP_ERROR(status)) {
-        ap_custom_response(r, status, apr_pstrcat(r->pool, "\"", html, NULL));
+        /* The page is ASCII, so httpd need not claim a charset that its own texts have. */
+        apr_table_setn(r->subprocess_env, "suppress-error-charset", "1");
+        ap_custom_response(r, status, html);
         return status;
     }
     return send_body(r, status, "text/html; charset=utf-8", html);

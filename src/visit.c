@@ -38,6 +38,15 @@ abb_visit_t *abb_visit_of(request_rec *r)
     return visit;
 }
 
+void abb_visit_begin(request_rec *r)
+{
+    abb_visit_t *visit = abb_visit_of(r);
+
+    if (visit) {
+        visit->cookies = abb_request_take_cookies(r, &visit->site->cookies);
+    }
+}
+
 apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
     const char *cookie;
@@ -45,7 +54,7 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_erro
     if (visit->session) {
         return APR_SUCCESS;
     }
-    cookie = abb_request_find_cookie(r, visit->site->cookies.session_name);
+    cookie = abb_request_find_cookie(visit->cookies, visit->site->cookies.session_name, r->pool);
     return cookie ? abb_session_find(&visit->site->sessions, cookie, apr_time_now(),
                                      &visit->session, r->pool, err)
                   : APR_NOTFOUND;
@@ -107,7 +116,7 @@ static int fits(int count, apr_size_t size)
 static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size_t new_size)
 {
     const apr_array_header_t *cookies =
-        abb_request_list_cookies(r, visit->site->cookies.ticket_prefix);
+        abb_request_list_cookies(visit->cookies, visit->site->cookies.ticket_prefix, r->pool);
     attempt_cookie_t *attempts =
         apr_palloc(r->pool, (apr_size_t)(cookies->nelts + 1) * sizeof(*attempts));
     apr_size_t size = new_size;
