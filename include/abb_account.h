@@ -30,7 +30,7 @@ typedef enum {
 typedef struct abb_grant_t {
     /* The workspace as the rule names it: slug or uuid, lower case, no braces. */
     const char *asked;
-    /* What Bitbucket calls it; both NULL when the role is ABB_ROLE_NONE. */
+    /* What Bitbucket calls it; both NULL when it gave no answer with them (403, 404). */
     const char *slug;
     const char *uuid;
     abb_role_t role;

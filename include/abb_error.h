@@ -3,7 +3,7 @@
  *
  * Every function of the module that can fail returns an apr_status_t and, for
  * the people who have to mend it, fills an abb_error_t. This room knows neither
- * httpd nor Bitbucket; what a reason means to a browser is decided in authn.
+ * httpd nor Bitbucket; what a reason means to a browser is decided in refusal.
  */
 #ifndef ABB_ERROR_H
 #define ABB_ERROR_H

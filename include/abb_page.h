@@ -48,7 +48,7 @@ typedef struct abb_page_t {
     int opens_new_tab;
 } abb_page_t;
 
-/* Add a link or a fact; beyond the maximum nothing happens. */
+/* Add a link or a fact; beyond the maximum or with a NULL nothing happens. */
 void abb_page_add_link(abb_page_t *page, const char *label, const char *href);
 void abb_page_add_fact(abb_page_t *page, const char *name, const char *value);
 

@@ -26,7 +26,7 @@ typedef struct abb_recheck_t {
  * `older_than`: an answer already kept that is not older than this is taken
  * instead, so that many requests at once make one question. On success
  * session->record holds the row. *doubt: sentence for the log or NULL.
- * Lifetime: p.
+ * session and err may not be NULL. Lifetime: p.
  * Errors: APR_NOTFOUND the session has ended, or ends now because Bitbucket
  * accepts neither its access nor its refresh token (err tells); ABB_ESCOPE;
  * ABB_EUPSTREAM, ABB_ELIMIT could not ask; ABB_ESTORE; ABB_ECRYPTO.

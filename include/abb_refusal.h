@@ -28,8 +28,8 @@ typedef struct abb_refusal_offers_t {
 int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_offers_t *offers);
 
 /*
- * Answer 403 to a signed-in visitor whom the rules refuse. who: name to show;
- * rule: in plain words, or NULL.
+ * Answer 403 to a signed-in visitor whom the rules refuse. The page shows the
+ * account's names; rule: in plain words, or NULL.
  */
 int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, const char *rule,
                                const abb_refusal_offers_t *offers);

@@ -24,7 +24,7 @@ typedef struct abb_cookie_settings_t {
     const char *ticket_prefix;
     /* NULL: the host alone. */
     const char *domain;
-    /* Lax, Strict or None. */
+    /* Lax or None. */
     const char *same_site;
     int is_secure;
 } abb_cookie_settings_t;

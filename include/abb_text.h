@@ -46,7 +46,7 @@ char *abb_text_percent_encode(const char *text, apr_pool_t *p);
 /*
  * Parse a query or a form body into a table of decoded names and values.
  * '+' is a space. Lifetime: p.
- * Errors: ABB_EINPUT for a name that comes twice, an encoding that is cut or
+ * Errors: ABB_EINPUT for a name that comes twice (in any case of letters), an encoding that is cut or
  * decodes to NUL, or more than 32 pairs (OWASP ASVS 15.3.7: two readers of one
  * query must not see different values).
  */
@@ -57,9 +57,9 @@ apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_p
  * Accept an address that a browser may be sent to on this site, as a path with
  * optional query. `text` is such a path, or starts with exactly `origin`
  * ("https://wiki.example.com", may be NULL). A positive grammar: one leading
- * slash; printable ASCII without backslash, quotes, angle brackets; no second
- * slash, backslash, control character or dot segment in the path, raw or
- * percent-encoded; no fragment. Returns the path inside `text`, or NULL.
+ * slash, not followed by another; printable ASCII without \\ " < > ^ ` { | } #;
+ * in the path no backslash, control character or dot segment, raw or
+ * percent-encoded, where an encoded slash counts as a slash. Returns the path inside `text`, or NULL.
  * Source: RFC 9700 section 4.11, CVE-2021-32786, CVE-2019-13038.
  */
 const char *abb_text_local_path(const char *text, const char *origin);

@@ -39,7 +39,7 @@ const char *abb_ticket_state(const abb_ticket_t *ticket, apr_pool_t *p);
 
 /*
  * Read a `state` parameter that came back into id and attempt; the other
- * members become empty. Errors: ABB_EATTEMPT when it has not our form.
+ * members become harmless ("/" and ""). Errors: ABB_EATTEMPT when it has not our form.
  */
 apr_status_t abb_ticket_parse_state(const char *state, abb_ticket_t *ticket, abb_error_t *err);
 

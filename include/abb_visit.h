@@ -14,6 +14,8 @@
 #include "abb_refusal.h"
 
 typedef struct abb_visit_t {
+    /* Memory of what the visit keeps: that of the request that began it. */
+    apr_pool_t *pool;
     abb_site_t *site;
     /* The Cookie header as it came, NULL for none; applications do not see our part of it. */
     const char *cookies;
@@ -48,14 +50,14 @@ abb_visit_t *abb_visit_find(request_rec *r);
  * Look for the session of the request's cookie.
  * Errors: APR_NOTFOUND none; ABB_ESTORE, ABB_ECRYPTO could not look.
  */
-apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err);
+apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err);
 
 /* What the rooms below need of the site. */
 abb_login_t abb_visit_login(const abb_visit_t *visit);
 abb_recheck_t abb_visit_recheck(const abb_visit_t *visit);
 
 /* Remember a workspace that the place asks about, for the sign-in to come. */
-void abb_visit_want_workspace(abb_visit_t *visit, request_rec *r, const char *workspace);
+void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace);
 
 /*
  * Send the browser to Bitbucket to sign in and come back to a path that passed

@@ -99,7 +99,7 @@ int abb_authn_check(request_rec *r)
         return not_configured(r);
     }
     abb_error_clear(&err);
-    status = abb_visit_find_session(visit, r, &err);
+    status = abb_visit_find_session(visit, &err);
     if (status == APR_SUCCESS) {
         return admit(visit, r);
     }
@@ -173,7 +173,7 @@ static authz_status ask_for_user(request_rec *r, const abb_authz_workspaces_t *w
     abb_visit_t *visit = is_ours(r) ? abb_visit_of(r) : NULL;
 
     for (int i = 0; visit && i < workspaces->count; ++i) {
-        abb_visit_want_workspace(visit, r, workspaces->rules[i].asked);
+        abb_visit_want_workspace(visit, workspaces->rules[i].asked);
     }
     return AUTHZ_DENIED_NO_USER;
 }
@@ -187,8 +187,8 @@ static apr_status_t ask_bitbucket(abb_visit_t *visit, request_rec *r, const char
     apr_status_t status;
 
     abb_error_clear(&visit->trouble);
-    status = abb_recheck_workspace(&recheck, visit->session, workspace, older_than, &doubt, r->pool,
-                                   &visit->trouble);
+    status = abb_recheck_workspace(&recheck, visit->session, workspace, older_than, &doubt,
+                                   visit->pool, &visit->trouble);
     ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
                   ABB_LOGNO(0106) "asked Bitbucket; session=%s workspace=%s outcome=%s",
                   visit->session->tag, workspace,
@@ -222,7 +222,7 @@ static authz_status check_workspaces(request_rec *r, const char *line, const voi
         case ABB_AUTHZ_GRANTED:
             return AUTHZ_GRANTED;
         case ABB_AUTHZ_DENIED:
-            visit->refused_by = abb_authz_describe_workspaces(workspaces, r->pool);
+            visit->refused_by = abb_authz_describe_workspaces(workspaces, visit->pool);
             return AUTHZ_DENIED;
         case ABB_AUTHZ_ASK:
             if (ask_bitbucket(visit, r, workspace, older_than) != APR_SUCCESS) {

@@ -38,7 +38,8 @@ static int is_name(const char *text)
             return 0;
         }
     }
-    return 1;
+    /* "." and ".." would climb in the path of a question to Bitbucket. */
+    return text[strspn(text, ".")] != '\0';
 }
 
 static const char *lower_copy(const char *text, apr_pool_t *p)

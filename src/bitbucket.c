@@ -260,10 +260,10 @@ typedef struct {
     const char *doubt;
 } asker_t;
 
-static void begin_grant(abb_grant_t *grant, const char *workspace, apr_time_t now)
+static void begin_grant(abb_grant_t *grant, const char *workspace, apr_time_t now, apr_pool_t *p)
 {
     memset(grant, 0, sizeof(*grant));
-    grant->asked = workspace;
+    grant->asked = apr_pstrdup(p, workspace);
     grant->checked_at = now;
 }
 
@@ -327,7 +327,7 @@ apr_status_t abb_bitbucket_fetch_grant(const abb_bitbucket_t *bitbucket, const c
     abb_http_answer_t answer;
     apr_status_t status;
 
-    begin_grant(grant, workspace, now);
+    begin_grant(grant, workspace, now, p);
     abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
     status = read_grant(&asker, &answer, grant, p, err);
     *doubt = asker.doubt;
@@ -485,7 +485,7 @@ apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const
     requests[ASK_EMAILS] = api_request(
         apr_pstrcat(p, bitbucket->api_url, "/user/emails?pagelen=100", NULL), access_token, p);
     for (int i = 0; i < visitor->grant_count; ++i) {
-        begin_grant(&visitor->grants[i], workspaces[i], now);
+        begin_grant(&visitor->grants[i], workspaces[i], now, p);
         requests[ASK_WORKSPACES + i] =
             api_request(permission_url(bitbucket, workspaces[i], p), access_token, p);
     }

@@ -113,7 +113,7 @@ static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *
     const char *recalled = abb_login_recall(&login, callback, apr_time_now(), r->pool);
 
     return_path = return_path ? return_path : recalled ? recalled : "/";
-    if (callback->code && abb_visit_find_session(visit, r, NULL) == APR_SUCCESS) {
+    if (callback->code && abb_visit_find_session(visit, NULL) == APR_SUCCESS) {
         return abb_request_redirect(r, HTTP_SEE_OTHER, return_path);
     }
     if (callback->code && attempt_number(callback) == 1) {
@@ -126,7 +126,7 @@ static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *
 
 static void end_previous_session(abb_visit_t *visit, request_rec *r)
 {
-    if (abb_visit_find_session(visit, r, NULL) == APR_SUCCESS) {
+    if (abb_visit_find_session(visit, NULL) == APR_SUCCESS) {
         abb_session_drop(&visit->site->sessions, visit->session, NULL);
     }
 }
@@ -134,16 +134,14 @@ static void end_previous_session(abb_visit_t *visit, request_rec *r)
 static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
 {
     const abb_account_t *account = &result->session->record.account;
+    const char *workspaces = abb_request_workspaces(&result->session->record, r->pool);
 
     end_previous_session(visit, r);
     abb_request_set_cookie(r, &visit->site->cookies, visit->site->cookies.session_name,
                            result->cookie, 0);
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
                   ABB_LOGNO(0203) "signed in; account=%s session=%s workspaces=\"%s\"",
-                  account->uuid, result->session->tag,
-                  result->session->record.grant_count
-                      ? abb_request_workspaces(&result->session->record, r->pool)
-                      : "");
+                  account->uuid, result->session->tag, workspaces ? workspaces : "");
     if (result->doubt) {
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
                       ABB_LOGNO(0204) "signed in with less than was asked; account=%s: %s",
@@ -298,7 +296,7 @@ static int handle_logout(abb_visit_t *visit, request_rec *r)
     }
     return_path = return_parameter(visit, r, apr_table_get(query, "return"));
     abb_error_clear(&err);
-    found = abb_visit_find_session(visit, r, &err);
+    found = abb_visit_find_session(visit, &err);
     if (found == APR_NOTFOUND) {
         return show_signed_out(visit, r, return_path);
     }
@@ -361,7 +359,7 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
         return only_methods(r, "GET, HEAD");
     }
     abb_error_clear(&err);
-    status = abb_visit_find_session(visit, r, &err);
+    status = abb_visit_find_session(visit, &err);
     if (status == APR_SUCCESS) {
         status = abb_session_reload(&visit->site->sessions, visit->session, apr_time_now(),
                                     &private_part, r->pool, &err);

@@ -194,7 +194,8 @@ static void set_request(exchange_t *exchange, const abb_http_settings_t *setting
     curl_easy_setopt(easy, CURLOPT_URL, request->url);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, settings->user_agent);
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
-    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, 1L);
+    /* Over TLS libcurl knows early whether it can share; over plain http it would wait in vain. */
+    curl_easy_setopt(easy, CURLOPT_PIPEWAIT, strncmp(request->url, "https:", 6) == 0 ? 1L : 0L);
     exchange->headers = curl_slist_append(exchange->headers, "Accept: application/json");
     if (request->authorization) {
         exchange->headers = curl_slist_append(

@@ -38,9 +38,15 @@ static const char style[] =
     "code{font:.9375em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}";
 /* clang-format on */
 
+/* Text escaped; nothing for NULL. */
+static const char *escaped(const char *text, apr_pool_t *p)
+{
+    return text ? abb_text_html(text, p) : "";
+}
+
 void abb_page_add_link(abb_page_t *page, const char *label, const char *href)
 {
-    if (page->link_count < ABB_PAGE_LINKS_MAX) {
+    if (page->link_count < ABB_PAGE_LINKS_MAX && label && href) {
         page->links[page->link_count].label = label;
         page->links[page->link_count++].href = href;
     }
@@ -48,7 +54,7 @@ void abb_page_add_link(abb_page_t *page, const char *label, const char *href)
 
 void abb_page_add_fact(abb_page_t *page, const char *name, const char *value)
 {
-    if (page->fact_count < ABB_PAGE_FACTS_MAX && value) {
+    if (page->fact_count < ABB_PAGE_FACTS_MAX && name && value) {
         page->facts[page->fact_count].name = name;
         page->facts[page->fact_count++].value = value;
     }
@@ -85,7 +91,7 @@ static const char *form_html(const abb_page_t *page, apr_pool_t *p)
     return apr_pstrcat(p, "<form method=\"post\" action=\"", abb_text_html(page->form_action, p),
                        "\">", hidden("token", page->form_token, p),
                        hidden("return", page->form_return, p), "<button class=\"main\">",
-                       abb_text_html(page->form_label, p), "</button></form>", NULL);
+                       escaped(page->form_label, p), "</button></form>", NULL);
 }
 
 static const char *actions_html(const abb_page_t *page, apr_pool_t *p)
@@ -97,8 +103,8 @@ static const char *actions_html(const abb_page_t *page, apr_pool_t *p)
         const char *kind = i == 0 && !page->form_action ? " class=\"main\"" : "";
 
         html = apr_pstrcat(p, html, "<a", kind, target, " href=\"",
-                           abb_text_html(page->links[i].href, p), "\">",
-                           abb_text_html(page->links[i].label, p), "</a>", NULL);
+                           escaped(page->links[i].href, p), "\">",
+                           escaped(page->links[i].label, p), "</a>", NULL);
     }
     return *html ? apr_pstrcat(p, "<div class=\"do\">", html, "</div>\n", NULL) : "";
 }
@@ -110,7 +116,7 @@ const char *abb_page_html(const abb_page_t *page, apr_pool_t *p)
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
         "<meta name=\"robots\" content=\"noindex\">\n<title>",
-        abb_text_html(page->heading, p), "</title>\n<style>", style,
+        escaped(page->heading, p), "</title>\n<style>", style,
         "</style>\n</head>\n<body>\n<main>\n", element("<p class=\"site\">", page->site, "</p>\n", p),
         element("<h1>", page->heading, "</h1>\n", p), element("<p>", page->text, "</p>\n", p),
         element("<p>", page->advice, "</p>\n", p), facts_html(page, p), actions_html(page, p),

@@ -21,8 +21,10 @@ static apr_interval_time_t lease_duration(const abb_recheck_t *recheck)
     return 3 * recheck->bitbucket->http_settings.total_timeout + apr_time_from_sec(5);
 }
 
+/* Whatever was noted before, the session has ended. */
 static apr_status_t ended(abb_error_t *err, const char *why)
 {
+    abb_error_clear(err);
     return abb_error_set(err, APR_NOTFOUND, "%s", why);
 }
 
@@ -42,7 +44,7 @@ static apr_status_t load(job_t *job)
     if (status == ABB_ESEAL) {
         /* The key that sealed the tokens is gone; nothing can be asked any more. */
         abb_session_drop(job->recheck->sessions, job->session, NULL);
-        return APR_NOTFOUND;
+        return ended(job->err, "its tokens were sealed with a key that is no longer configured");
     }
     return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
 }

@@ -131,15 +131,13 @@ static const char *take_token(const json_t *object, const char *key, apr_pool_t 
 static apr_interval_time_t take_lifetime(const json_t *object)
 {
     const json_t *value = json_object_get(object, "expires_in");
-    apr_int64_t seconds = json_is_integer(value)  ? json_integer_value(value)
-                          : json_is_real(value)   ? (apr_int64_t)json_number_value(value)
-                          : json_is_string(value) ? apr_atoi64(json_string_value(value))
-                                                  : 0;
+    double seconds = json_is_string(value) ? (double)apr_atoi64(json_string_value(value))
+                                           : json_number_value(value);
 
-    if (seconds <= 0) {
+    if (!(seconds >= 1)) {
         seconds = EXPIRES_IN_DEFAULT;
     }
-    return apr_time_from_sec(seconds > EXPIRES_IN_MAX ? EXPIRES_IN_MAX : seconds);
+    return apr_time_from_sec(seconds > EXPIRES_IN_MAX ? EXPIRES_IN_MAX : (apr_int64_t)seconds);
 }
 
 /* Scopes separated by commas or spaces, made one space each; older answers say `scopes`. */
@@ -331,17 +329,18 @@ static const char *lower_copy(const char *text, apr_pool_t *p)
     return copy;
 }
 
-/* The membership must be of this user; the object may leave the user out. */
+/* The membership must be of this user; the answer may leave the user out. */
 static int is_of_user(const json_t *membership, const char *user_uuid, apr_pool_t *p)
 {
+    const json_t *user = json_object_get(membership, "user");
     const char *text;
     const char *uuid;
 
-    if (!take_text(json_object_get(membership, "user"), "uuid", &text, p)) {
-        return 0;
-    }
-    if (!text) {
+    if (!user || json_is_null(user)) {
         return 1;
+    }
+    if (!take_text(user, "uuid", &text, p) || !text) {
+        return 0;
     }
     uuid = abb_account_parse_uuid(text, p);
     return uuid && strcmp(uuid, user_uuid) == 0;

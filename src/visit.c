@@ -33,6 +33,7 @@ abb_visit_t *abb_visit_of(request_rec *r)
         return visit;
     }
     visit = apr_pcalloc(r->pool, sizeof(*visit));
+    visit->pool = r->pool;
     visit->site = site;
     ap_set_module_config(r->request_config, &auth_bitbucket_module, visit);
     return visit;
@@ -47,16 +48,16 @@ void abb_visit_begin(request_rec *r)
     }
 }
 
-apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err)
+apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
 {
     const char *cookie;
 
     if (visit->session) {
         return APR_SUCCESS;
     }
-    cookie = abb_request_find_cookie(visit->cookies, visit->site->cookies.session_name, r->pool);
+    cookie = abb_request_find_cookie(visit->cookies, visit->site->cookies.session_name, visit->pool);
     return cookie ? abb_session_find(&visit->site->sessions, cookie, apr_time_now(),
-                                     &visit->session, r->pool, err)
+                                     &visit->session, visit->pool, err)
                   : APR_NOTFOUND;
 }
 
@@ -74,11 +75,11 @@ abb_recheck_t abb_visit_recheck(const abb_visit_t *visit)
     return recheck;
 }
 
-void abb_visit_want_workspace(abb_visit_t *visit, request_rec *r, const char *workspace)
+void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace)
 {
     visit->workspaces = visit->workspaces
-                            ? apr_pstrcat(r->pool, visit->workspaces, " ", workspace, NULL)
-                            : workspace;
+                            ? apr_pstrcat(visit->pool, visit->workspaces, " ", workspace, NULL)
+                            : apr_pstrdup(visit->pool, workspace);
 }
 
 /* ---- signing in -------------------------------------------------------------------- */
