@@ -44,12 +44,12 @@ static retained_t *retained;
 module AP_MODULE_DECLARE_DATA auth_bitbucket_module;
 APLOG_USE_MODULE(auth_bitbucket);
 
-/* ---- start of the server ------------------------------------------------------- */
+/* ---- start of the server ------------------------------------------------- */
 
 static int fail_start(const char *what, apr_status_t status, const char *remedy)
 {
-    ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, status, NULL,
-                 ABB_LOGNO(0010) "%s: %s", what, remedy);
+    ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, status, NULL, ABB_LOGNO(0010) "%s: %s",
+                 what, remedy);
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
@@ -102,10 +102,9 @@ static int open_lock(server_rec *s)
     }
     status = ap_global_mutex_create(&retained->lock, &retained->lock_file, MUTEX_TYPE, NULL, s,
                                     s->process->pool, 0);
-    return status == APR_SUCCESS
-               ? OK
-               : fail_start("the lock of the session store cannot be made", status,
-                            "see the Mutex directive for " MUTEX_TYPE);
+    return status == APR_SUCCESS ? OK
+                                 : fail_start("the lock of the session store cannot be made",
+                                              status, "see the Mutex directive for " MUTEX_TYPE);
 }
 
 static int make_segment(server_rec *s, apr_size_t size)
@@ -116,7 +115,7 @@ static int make_segment(server_rec *s, apr_size_t size)
     if (retained->segment) {
         ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s,
                      ABB_LOGNO(0011) "the size of AuthBitbucketSessionCache changed: sessions "
-                     "start anew");
+                                     "start anew");
         apr_shm_destroy(retained->segment);
         retained->segment = NULL;
     }
@@ -196,12 +195,13 @@ static int open_store(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, se
     }
     give_store(s, store);
     ap_log_error(APLOG_MARK, APLOG_INFO, 0, s,
-                 ABB_LOGNO(0012) "mod_auth_bitbucket " ABB_VERSION " ready; sessions in %" APR_SIZE_T_FMT
-                 " bytes of shared memory", apr_shm_size_get(retained->segment));
+                 ABB_LOGNO(0012) "mod_auth_bitbucket " ABB_VERSION
+                                 " ready; sessions in %" APR_SIZE_T_FMT " bytes of shared memory",
+                 apr_shm_size_get(retained->segment));
     return OK;
 }
 
-/* ---- start of a child ------------------------------------------------------------- */
+/* ---- start of a child ---------------------------------------------------- */
 
 static void start_child(apr_pool_t *pchild, server_rec *s)
 {
@@ -228,7 +228,7 @@ static void start_child(apr_pool_t *pchild, server_rec *s)
     }
 }
 
-/* ---- hooks --------------------------------------------------------------------------- */
+/* ---- hooks --------------------------------------------------------------- */
 
 static void register_hooks(apr_pool_t *p)
 {
@@ -261,8 +261,8 @@ static void register_hooks(apr_pool_t *p)
 }
 
 module AP_MODULE_DECLARE_DATA auth_bitbucket_module = {
-    STANDARD20_MODULE_STUFF,    abb_config_create_directory, abb_config_merge_directory,
-    abb_config_create_server,   abb_config_merge_server,     abb_config_commands,
+    STANDARD20_MODULE_STUFF,  abb_config_create_directory, abb_config_merge_directory,
+    abb_config_create_server, abb_config_merge_server,     abb_config_commands,
     register_hooks,
 #ifdef AP_MODULE_HAS_FLAGS
     AP_MODULE_FLAG_NONE,

@@ -26,7 +26,10 @@ int abb_authn_check(request_rec *r);
  */
 int abb_authn_check_access(request_rec *r);
 
-/* insert_filter and insert_error_filter: keep answers to signed-in visitors out of shared caches. */
+/*
+ * insert_filter and insert_error_filter: keep answers to signed-in visitors out
+ * of shared caches.
+ */
 void abb_authn_insert_filter(request_rec *r);
 
 /* The filter that does it; to be registered under this name. */

@@ -62,9 +62,8 @@ apr_status_t abb_crypto_hash(const void *first, apr_size_t first_size, const voi
 /*
  * HMAC-SHA-256 of a text under a key. Errors: ABB_ECRYPTO. Source: RFC 2104.
  */
-apr_status_t abb_crypto_authenticate(const abb_crypto_key_t *key, const void *text,
-                                     apr_size_t size, unsigned char code[ABB_CRYPTO_KEY_SIZE],
-                                     abb_error_t *err);
+apr_status_t abb_crypto_authenticate(const abb_crypto_key_t *key, const void *text, apr_size_t size,
+                                     unsigned char code[ABB_CRYPTO_KEY_SIZE], abb_error_t *err);
 
 /*
  * Stretch a passphrase into a key (PBKDF2-HMAC-SHA-256, 100,000 rounds: some

@@ -33,7 +33,7 @@ typedef struct abb_recheck_t {
  * Threads: any; waits for Bitbucket, and for another that asks for this session.
  */
 apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *session,
-                                   const char *workspace, apr_time_t older_than,
-                                   const char **doubt, apr_pool_t *p, abb_error_t *err);
+                                   const char *workspace, apr_time_t older_than, const char **doubt,
+                                   apr_pool_t *p, abb_error_t *err);
 
 #endif

@@ -76,8 +76,9 @@ apr_status_t abb_reply_emails(const char *body, apr_size_t size, abb_reply_email
 /*
  * The answer of GET /2.0/user/workspaces/{workspace}/permission. The workspace
  * must be the one in grant->asked, and the user, unless the answer leaves it
- * out, the one with user_uuid. Sets slug, uuid and role of the grant. A permission that is absent or unknown gives
- * ABB_ROLE_NONE and its sentence in *doubt, else *doubt is NULL.
+ * out, the one with user_uuid. Sets slug, uuid and role of the grant. A
+ * permission that is absent or unknown gives ABB_ROLE_NONE and its sentence in
+ * *doubt, else *doubt is NULL.
  */
 apr_status_t abb_reply_permission(const char *body, apr_size_t size, const char *user_uuid,
                                   abb_grant_t *grant, const char **doubt, apr_pool_t *p,

@@ -56,8 +56,8 @@ apr_array_header_t *abb_request_list_cookies(const char *cookies, const char *pr
                                              apr_pool_t *p);
 
 /* Give the browser a cookie until it is closed, or for max_age seconds (if > 0). */
-void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings,
-                            const char *name, const char *value, int max_age);
+void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings, const char *name,
+                            const char *value, int max_age);
 
 /* Take a cookie from the browser, with the attributes it was set with. */
 void abb_request_delete_cookie(request_rec *r, const abb_cookie_settings_t *settings,

@@ -46,8 +46,8 @@ char *abb_text_percent_encode(const char *text, apr_pool_t *p);
 /*
  * Parse a query or a form body into a table of decoded names and values.
  * '+' is a space. Lifetime: p.
- * Errors: ABB_EINPUT for a name that comes twice (in any case of letters), an encoding that is cut or
- * decodes to NUL, or more than 32 pairs (OWASP ASVS 15.3.7: two readers of one
+ * Errors: ABB_EINPUT for a name that comes twice (in any case of letters), an
+ * encoding that is cut or decodes to NUL, or more than 32 pairs (OWASP ASVS 15.3.7: two readers of one
  * query must not see different values).
  */
 apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_pool_t *p,
@@ -59,7 +59,8 @@ apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_p
  * ("https://wiki.example.com", may be NULL). A positive grammar: one leading
  * slash, not followed by another; printable ASCII without \\ " < > ^ ` { | } #;
  * in the path no backslash, control character or dot segment, raw or
- * percent-encoded, where an encoded slash counts as a slash. Returns the path inside `text`, or NULL.
+ * percent-encoded, where an encoded slash counts as a slash. Returns the path
+ * inside `text`, or NULL.
  * Source: RFC 9700 section 4.11, CVE-2021-32786, CVE-2019-13038.
  */
 const char *abb_text_local_path(const char *text, const char *origin);

@@ -13,7 +13,7 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
-/* ---- answers ------------------------------------------------------------------------ */
+/* ---- answers ------------------------------------------------------------- */
 
 static int is_ours(request_rec *r)
 {
@@ -44,7 +44,7 @@ static int ask_to_sign_in(abb_visit_t *visit, request_rec *r)
     return abb_refusal_send_unauthenticated(r, kind, &offers);
 }
 
-/* ---- who is it? --------------------------------------------------------------------------- */
+/* ---- who is it? ---------------------------------------------------------- */
 
 static int not_configured(request_rec *r)
 {
@@ -106,7 +106,7 @@ int abb_authn_check(request_rec *r)
     return status == APR_NOTFOUND ? ask_to_sign_in(visit, r) : refuse(visit, r, &err);
 }
 
-/* ---- what do the rules say? ------------------------------------------------------------------ */
+/* ---- what do the rules say? ---------------------------------------------- */
 
 static int conclude(abb_visit_t *visit, request_rec *r, int status)
 {
@@ -147,7 +147,7 @@ int abb_authn_check_access(request_rec *r)
     return conclude(visit, r, status);
 }
 
-/* ---- Require bitbucket-workspace ----------------------------------------------------------------- */
+/* ---- Require bitbucket-workspace ----------------------------------------- */
 
 static const char *parse_workspaces(cmd_parms *cmd, const char *line, const void **parsed)
 {
@@ -236,7 +236,7 @@ static authz_status check_workspaces(request_rec *r, const char *line, const voi
 
 const authz_provider abb_authn_workspace_provider = {check_workspaces, parse_workspaces};
 
-/* ---- Require bitbucket-user ---------------------------------------------------------------------- */
+/* ---- Require bitbucket-user ---------------------------------------------- */
 
 static const char *parse_users(cmd_parms *cmd, const char *line, const void **parsed)
 {
@@ -267,7 +267,7 @@ static authz_status check_users(request_rec *r, const char *line, const void *pa
 
 const authz_provider abb_authn_user_provider = {check_users, parse_users};
 
-/* ---- shared caches --------------------------------------------------------------------------------- */
+/* ---- shared caches ------------------------------------------------------- */
 
 void abb_authn_insert_filter(request_rec *r)
 {

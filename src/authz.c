@@ -10,7 +10,7 @@
 /* How far ahead of our clock a row may be dated. */
 #define CLOCK_TOLERANCE apr_time_from_sec(120)
 
-/* ---- words ---------------------------------------------------------------------- */
+/* ---- words --------------------------------------------------------------- */
 
 /* The arguments of a line, quotes undone. Returns an array of const char *. */
 static apr_array_header_t *split_words(const char *line, apr_pool_t *p)
@@ -52,7 +52,7 @@ static const char *lower_copy(const char *text, apr_pool_t *p)
     return copy;
 }
 
-/* ---- bitbucket-workspace ----------------------------------------------------------- */
+/* ---- bitbucket-workspace ------------------------------------------------- */
 
 static const char *parse_workspace(const char *word, abb_authz_workspace_t *rule, apr_pool_t *p)
 {
@@ -83,8 +83,7 @@ const char *abb_authz_parse_workspaces(const char *line, const abb_authz_workspa
 {
     apr_array_header_t *words = split_words(line, p);
     abb_authz_workspaces_t *parsed = apr_palloc(p, sizeof(*parsed));
-    abb_authz_workspace_t *rules =
-        apr_pcalloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*rules));
+    abb_authz_workspace_t *rules = apr_pcalloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*rules));
 
     if (words->nelts == 0) {
         return "names no workspace: write for instance 'Require bitbucket-workspace acme'";
@@ -145,7 +144,7 @@ const char *abb_authz_describe_workspaces(const abb_authz_workspaces_t *workspac
     return text;
 }
 
-/* ---- bitbucket-user ------------------------------------------------------------------ */
+/* ---- bitbucket-user ------------------------------------------------------ */
 
 /* 24 hexadecimal digits, or a number, a colon and a uuid ("557058:...", "712020:..."). */
 static int is_account_id(const char *text, apr_pool_t *p)
@@ -205,7 +204,8 @@ static int is_same(const char *wanted, const char *value)
     return wanted && value && strcmp(wanted, value) == 0;
 }
 
-abb_authz_verdict_t abb_authz_check_users(const abb_authz_users_t *users, const abb_record_t *record)
+abb_authz_verdict_t abb_authz_check_users(const abb_authz_users_t *users,
+                                          const abb_record_t *record)
 {
     const abb_account_t *account = &record->account;
 

@@ -16,7 +16,7 @@
 #define RETRY_AFTER_MAX 900
 #define RETRY_AFTER_DEFAULT 60
 
-/* ---- what an answer means --------------------------------------------------- */
+/* ---- what an answer means ------------------------------------------------ */
 
 enum {
     CODE = 1,
@@ -99,23 +99,21 @@ static apr_interval_time_t retry_after(const char *text)
 {
     apr_int64_t seconds = text && apr_isdigit(*text) ? apr_atoi64(text) : RETRY_AFTER_DEFAULT;
 
-    return apr_time_from_sec(seconds < 1                  ? 1
+    return apr_time_from_sec(seconds < 1                 ? 1
                              : seconds > RETRY_AFTER_MAX ? RETRY_AFTER_MAX
                                                          : seconds);
 }
 
-static apr_status_t explain(apr_status_t meaning, const char *what,
-                            const abb_http_answer_t *answer, const abb_reply_error_t *error,
-                            abb_error_t *err)
+static apr_status_t explain(apr_status_t meaning, const char *what, const abb_http_answer_t *answer,
+                            const abb_reply_error_t *error, abb_error_t *err)
 {
     const char *message = error->message ? error->message : "no explanation";
 
     switch (meaning) {
     case ABB_ESCOPE:
-        return abb_error_set(err, meaning,
-                             "the OAuth client lacks the scope '%.60s' that %s needs (granted: %.80s)",
-                             error->required ? error->required : "?", what,
-                             error->granted ? error->granted : "?");
+        return abb_error_set(
+            err, meaning, "the OAuth client lacks the scope '%.60s' that %s needs (granted: %.80s)",
+            error->required ? error->required : "?", what, error->granted ? error->granted : "?");
     case ABB_EGONE:
         return abb_error_set(err, meaning, "Bitbucket has withdrawn %s: %.120s, see %.100s", what,
                              message, error->announcement_url ? error->announcement_url : "?");
@@ -126,8 +124,8 @@ static apr_status_t explain(apr_status_t meaning, const char *what,
         }
         return meaning;
     default:
-        return abb_error_set(err, meaning, "%s answered %d %.40s: %.160s", what, answer->status,
-                             error->code ? error->code : "", message);
+        return abb_error_set(err, meaning, "%s answered %d%s%.40s: %.160s", what, answer->status,
+                             error->code ? " " : "", error->code ? error->code : "", message);
     }
 }
 
@@ -157,20 +155,21 @@ static apr_status_t meaning_of(int question, const char *what, const abb_http_an
     return explain(ABB_EUPSTREAM, what, answer, &error, err);
 }
 
-/* ---- the token endpoint ------------------------------------------------------- */
+/* ---- the token endpoint -------------------------------------------------- */
 
 const char *abb_bitbucket_authorize_url(const abb_bitbucket_t *bitbucket, const char *state,
                                         apr_pool_t *p)
 {
     const char *separator = strchr(bitbucket->authorize_url, '?') ? "&" : "?";
     const char *url = apr_pstrcat(
-        p, bitbucket->authorize_url, separator, "response_type=code&client_id=",
-        abb_text_percent_encode(bitbucket->client_id, p), "&redirect_uri=",
-        abb_text_percent_encode(bitbucket->redirect_uri, p), "&state=", state, NULL);
+        p, bitbucket->authorize_url, separator,
+        "response_type=code&client_id=", abb_text_percent_encode(bitbucket->client_id, p),
+        "&redirect_uri=", abb_text_percent_encode(bitbucket->redirect_uri, p), "&state=", state,
+        NULL);
 
-    return bitbucket->scope ? apr_pstrcat(p, url, "&scope=",
-                                          abb_text_percent_encode(bitbucket->scope, p), NULL)
-                            : url;
+    return bitbucket->scope
+               ? apr_pstrcat(p, url, "&scope=", abb_text_percent_encode(bitbucket->scope, p), NULL)
+               : url;
 }
 
 /* RFC 6749 section 2.3.1, without the form encoding that Bitbucket does not undo. */
@@ -225,7 +224,7 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
     return status;
 }
 
-/* ---- the API --------------------------------------------------------------------- */
+/* ---- the API ------------------------------------------------------------- */
 
 static abb_http_request_t api_request(const char *url, const char *access_token, apr_pool_t *p)
 {
@@ -249,7 +248,7 @@ static const char *permission_url(const abb_bitbucket_t *bitbucket, const char *
                        "/permission", NULL);
 }
 
-/* ---- a grant ------------------------------------------------------------------------ */
+/* ---- a grant ------------------------------------------------------------- */
 
 /* Whose role, in which workspace, at what time; and where an oddity is told. */
 typedef struct {
@@ -297,8 +296,8 @@ static apr_status_t read_grant(asker_t *asker, const abb_http_answer_t *answer, 
     apr_status_t status;
 
     abb_error_clear(&reason);
-    status = meaning_of(PERMISSION, "GET /user/workspaces/{workspace}/permission", answer, p,
-                        &reason);
+    status =
+        meaning_of(PERMISSION, "GET /user/workspaces/{workspace}/permission", answer, p, &reason);
     switch (status) {
     case APR_SUCCESS:
         return abb_reply_permission(answer->body, answer->body_size, asker->user_uuid, grant,
@@ -334,7 +333,7 @@ apr_status_t abb_bitbucket_fetch_grant(const abb_bitbucket_t *bitbucket, const c
     return status;
 }
 
-/* ---- addresses -------------------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------- */
 
 /* A page's address is opaque, but it gets the token: same origin and API only. */
 static int is_api_page(const abb_bitbucket_t *bitbucket, const char *url)
@@ -376,9 +375,8 @@ static apr_status_t read_emails(const abb_http_answer_t *answer, abb_account_t *
     abb_reply_emails_t emails;
     apr_status_t status = meaning_of(EMAILS, "GET /user/emails", answer, p, err);
 
-    if (status != APR_SUCCESS ||
-        (status = abb_reply_emails(answer->body, answer->body_size, &emails, p, err)) !=
-            APR_SUCCESS) {
+    if (status != APR_SUCCESS || (status = abb_reply_emails(answer->body, answer->body_size,
+                                                            &emails, p, err)) != APR_SUCCESS) {
         return status;
     }
     if (emails.primary) {
@@ -411,7 +409,7 @@ static apr_status_t take_emails(const abb_bitbucket_t *bitbucket, const char *ac
     return status;
 }
 
-/* ---- a visitor ----------------------------------------------------------------------------- */
+/* ---- a visitor ----------------------------------------------------------- */
 
 /* The order of the questions at a sign-in. */
 enum { ASK_USER, ASK_EMAILS, ASK_WORKSPACES };
@@ -421,16 +419,14 @@ static apr_status_t take_user(const abb_http_answer_t *answer, abb_bitbucket_vis
 {
     apr_status_t status = meaning_of(USER, "GET /user", answer, p, err);
 
-    return status == APR_SUCCESS
-               ? abb_reply_user(answer->body, answer->body_size, &visitor->account,
-                                &visitor->raw_user, p, err)
-               : status;
+    return status == APR_SUCCESS ? abb_reply_user(answer->body, answer->body_size,
+                                                  &visitor->account, &visitor->raw_user, p, err)
+                                 : status;
 }
 
 /* Addresses are welcome, not needed: whoever needs one sees that it is missing. */
 static apr_status_t take_emails_if_allowed(const abb_bitbucket_t *bitbucket,
-                                           const char *access_token,
-                                           const abb_http_answer_t *first,
+                                           const char *access_token, const abb_http_answer_t *first,
                                            abb_bitbucket_visitor_t *visitor, apr_pool_t *p,
                                            abb_error_t *err)
 {
@@ -480,8 +476,8 @@ apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const
                                ? ABB_BITBUCKET_WORKSPACES_MAX
                                : workspace_count;
     visitor->grants = apr_pcalloc(p, (apr_size_t)(visitor->grant_count + 1) * sizeof(abb_grant_t));
-    requests[ASK_USER] = api_request(apr_pstrcat(p, bitbucket->api_url, "/user", NULL),
-                                     access_token, p);
+    requests[ASK_USER] =
+        api_request(apr_pstrcat(p, bitbucket->api_url, "/user", NULL), access_token, p);
     requests[ASK_EMAILS] = api_request(
         apr_pstrcat(p, bitbucket->api_url, "/user/emails?pagelen=100", NULL), access_token, p);
     for (int i = 0; i < visitor->grant_count; ++i) {
@@ -496,7 +492,6 @@ apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const
     }
     asker.user_uuid = visitor->account.uuid;
     status = take_emails_if_allowed(bitbucket, access_token, &answers[ASK_EMAILS], visitor, p, err);
-    return status == APR_SUCCESS
-               ? take_grants(&asker, &answers[ASK_WORKSPACES], visitor, p, err)
-               : status;
+    return status == APR_SUCCESS ? take_grants(&asker, &answers[ASK_WORKSPACES], visitor, p, err)
+                                 : status;
 }

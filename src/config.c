@@ -12,7 +12,7 @@
 
 #define HTTP_TIMEOUT_MAX apr_time_from_sec(60)
 
-/* ---- create and merge ---------------------------------------------------------- */
+/* ---- create and merge ---------------------------------------------------- */
 
 server_config_t *abb_config_of(server_rec *s)
 {
@@ -83,8 +83,7 @@ abb_place_t abb_config_place(request_rec *r)
 {
     const directory_config_t *conf =
         ap_get_module_config(r->per_dir_config, &auth_bitbucket_module);
-    abb_place_t place = {conf->remote_user ? conf->remote_user : "username",
-                         conf->is_private != 0};
+    abb_place_t place = {conf->remote_user ? conf->remote_user : "username", conf->is_private != 0};
 
     return place;
 }
@@ -96,7 +95,7 @@ apr_size_t abb_config_store_size(server_rec *main_server)
     return size == UNSET ? ABB_CONFIG_STORE_SIZE : (apr_size_t)size;
 }
 
-/* ---- helpers of the setters ------------------------------------------------------- */
+/* ---- helpers of the setters ---------------------------------------------- */
 
 /* The server's settings; a directive of ours has been seen. */
 static server_config_t *configure(cmd_parms *cmd)
@@ -129,8 +128,7 @@ static const char *check_secret(cmd_parms *cmd, const char *specification)
     if (!names_source(specification)) {
         hide_arguments(cmd);
     }
-    return *specification ? NULL
-                          : "is empty: write the secret, file:PATH, env:NAME or exec:PATH";
+    return *specification ? NULL : "is empty: write the secret, file:PATH, env:NAME or exec:PATH";
 }
 
 static const char *set_duration(cmd_parms *cmd, const char *text, apr_interval_time_t smallest,
@@ -147,7 +145,7 @@ static const char *set_duration(cmd_parms *cmd, const char *text, apr_interval_t
     return NULL;
 }
 
-/* ---- the OAuth client ---------------------------------------------------------------- */
+/* ---- the OAuth client ---------------------------------------------------- */
 
 static const char *set_client_id(cmd_parms *cmd, void *directory, const char *value)
 {
@@ -203,8 +201,8 @@ static const char *set_callback(cmd_parms *cmd, void *directory, const char *val
     if (*value == '/') {
         message = check_callback_path(cmd, value, value);
     }
-    else if (apr_uri_parse(cmd->pool, value, &uri) != APR_SUCCESS || !uri.scheme ||
-             !uri.hostname || uri.user || uri.fragment ||
+    else if (apr_uri_parse(cmd->pool, value, &uri) != APR_SUCCESS || !uri.scheme || !uri.hostname ||
+             uri.user || uri.fragment ||
              (strcmp(uri.scheme, "https") != 0 && strcmp(uri.scheme, "http") != 0)) {
         message = fault(cmd, value, "is neither an absolute http(s) URL nor a path");
     }
@@ -221,14 +219,15 @@ static const char *set_scope(cmd_parms *cmd, void *directory, const char *word)
 
     for (const char *c = word; *c; ++c) {
         if (!apr_isalnum(*c) && !strchr(":_-.", *c)) {
-            return fault(cmd, word, "is no scope: write names as Bitbucket does, as in account email");
+            return fault(cmd, word,
+                         "is no scope: write names as Bitbucket does, as in account email");
         }
     }
     conf->scope = conf->scope ? apr_pstrcat(cmd->pool, conf->scope, " ", word, NULL) : word;
     return NULL;
 }
 
-/* ---- talking to Bitbucket -------------------------------------------------------------- */
+/* ---- talking to Bitbucket ------------------------------------------------ */
 
 static const char *check_url(cmd_parms *cmd, const char *value)
 {
@@ -267,12 +266,12 @@ static const char *set_http_timeout(cmd_parms *cmd, void *directory, const char 
                                     const char *total)
 {
     server_config_t *conf = configure(cmd);
-    const char *message = set_duration(cmd, connect, apr_time_from_sec(1), HTTP_TIMEOUT_MAX,
-                                       &conf->connect_timeout);
+    const char *message =
+        set_duration(cmd, connect, apr_time_from_sec(1), HTTP_TIMEOUT_MAX, &conf->connect_timeout);
 
     if (!message && total) {
-        message = set_duration(cmd, total, apr_time_from_sec(1), HTTP_TIMEOUT_MAX,
-                               &conf->total_timeout);
+        message =
+            set_duration(cmd, total, apr_time_from_sec(1), HTTP_TIMEOUT_MAX, &conf->total_timeout);
     }
     if (!message && total && conf->connect_timeout > conf->total_timeout) {
         message = apr_psprintf(cmd->pool, "'%s %s': connecting may not take longer than the whole",
@@ -307,7 +306,7 @@ static const char *set_proxy(cmd_parms *cmd, void *directory, const char *value)
     return NULL;
 }
 
-/* ---- cookies and sessions ------------------------------------------------------------------ */
+/* ---- cookies and sessions ------------------------------------------------ */
 
 static const char *set_cookie_name(cmd_parms *cmd, void *directory, const char *value)
 {
@@ -364,8 +363,7 @@ static const char *set_session_timeout(cmd_parms *cmd, void *directory, const ch
 {
     static const apr_interval_time_t year = apr_time_from_sec(366 * 86400LL);
     server_config_t *conf = configure(cmd);
-    const char *message =
-        set_duration(cmd, idle, apr_time_from_sec(1), year, &conf->idle_timeout);
+    const char *message = set_duration(cmd, idle, apr_time_from_sec(1), year, &conf->idle_timeout);
 
     if (!message && absolute) {
         message = set_duration(cmd, absolute, apr_time_from_sec(1), year, &conf->absolute_timeout);
@@ -449,7 +447,7 @@ static const char *set_session_cache(cmd_parms *cmd, void *directory, const char
     return NULL;
 }
 
-/* ---- directories ------------------------------------------------------------------------------- */
+/* ---- directories --------------------------------------------------------- */
 
 static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *value)
 {

@@ -54,7 +54,7 @@ static int value_or(apr_interval_time_t *place, apr_interval_time_t value,
     return value != UNSET;
 }
 
-/* ---- the configuration as a tree ---------------------------------------------------- */
+/* ---- the configuration as a tree ----------------------------------------- */
 
 /* Whether a node is the <VirtualHost> that made a server. */
 static int is_section_of(const ap_directive_t *node, const server_rec *s)
@@ -119,7 +119,7 @@ static const ap_directive_t *find_global_auth_type(const settling_t *settling)
     return find_directive(ap_conftree, NULL, "AuthType", "Bitbucket", settling->temporary);
 }
 
-/* ---- faults -------------------------------------------------------------------------- */
+/* ---- faults -------------------------------------------------------------- */
 
 /* Warnings come once: httpd reads its configuration twice before it runs. */
 static int is_first_of_two_passes(void)
@@ -132,15 +132,17 @@ static int missing(const settling_t *settling, const char *what, const char *dir
                    const char *variable)
 {
     const ap_directive_t *user = find_auth_type(settling);
+    const char *place = "";
 
     user = user ? user : find_global_auth_type(settling);
+    if (user) {
+        place = apr_psprintf(settling->temporary, "AuthType Bitbucket is used (%s:%d), but ",
+                             user->filename, user->line_num);
+    }
     ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL,
-                 ABB_LOGNO(0001) "%s: %s%s%s%s there is no %s: write the directive %s, or set the "
-                 "environment variable %s for httpd",
-                 server_name(settling->server), user ? "AuthType Bitbucket is used (" : "",
-                 user ? user->filename : "",
-                 user ? apr_psprintf(settling->temporary, ":%d)", user->line_num) : "",
-                 user ? ", but" : "", what, directive, variable);
+                 ABB_LOGNO(0001) "%s: %sthere is no %s: write the directive %s, or set the "
+                                 "environment variable %s for httpd",
+                 server_name(settling->server), place, what, directive, variable);
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
@@ -158,7 +160,7 @@ static int bad_setting(const settling_t *settling, const char *directive, const 
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
-/* ---- the OAuth client ------------------------------------------------------------------ */
+/* ---- the OAuth client ---------------------------------------------------- */
 
 static const char *environment(const char *name, apr_pool_t *p)
 {
@@ -186,7 +188,7 @@ static int settle_secret(const settling_t *settling, abb_site_t *site)
                : bad_secret(settling, "AuthBitbucketClientSecret", &err);
 }
 
-/* ---- addresses ------------------------------------------------------------------------- */
+/* ---- addresses ----------------------------------------------------------- */
 
 static apr_port_t server_port(const server_rec *s)
 {
@@ -290,15 +292,17 @@ static void warn_of_plain_http(const settling_t *settling, const abb_site_t *sit
 {
     if (strncmp(site->origin, "http://", 7) == 0 && !is_loopback_origin(site->origin) &&
         !is_first_of_two_passes()) {
-        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, settling->server,
-                     ABB_LOGNO(0004) "%s is plain http: cookies and pages can be read on the way. "
-                     "Use https, and behind a TLS terminator write AuthBitbucketCallbackURL with "
-                     "https://",
-                     site->origin);
+        ap_log_error(
+            APLOG_MARK, APLOG_WARNING, 0, settling->server,
+            ABB_LOGNO(
+                0004) "%s is plain http: cookies and pages can be read on the way. "
+                      "Use https, and behind a TLS terminator write AuthBitbucketCallbackURL with "
+                      "https://",
+            site->origin);
     }
 }
 
-/* ---- cookies ------------------------------------------------------------------------------- */
+/* ---- cookies ------------------------------------------------------------- */
 
 static int is_within_domain(const char *origin, const char *domain)
 {
@@ -339,7 +343,7 @@ static int settle_cookies(const settling_t *settling, abb_site_t *site)
     return OK;
 }
 
-/* ---- sessions ------------------------------------------------------------------------------ */
+/* ---- sessions ------------------------------------------------------------ */
 
 static int settle_keys(const settling_t *settling, abb_site_t *site)
 {
@@ -388,7 +392,7 @@ static int settle_sessions(const settling_t *settling, abb_site_t *site)
     return settle_keys(settling, site);
 }
 
-/* ---- Bitbucket ------------------------------------------------------------------------------ */
+/* ---- Bitbucket ----------------------------------------------------------- */
 
 static int settle_bitbucket(const settling_t *settling, abb_site_t *site)
 {
@@ -439,7 +443,7 @@ static void settle_workspaces(const settling_t *settling, abb_site_t *site)
     site->workspaces = all;
 }
 
-/* ---- sites ------------------------------------------------------------------------------------ */
+/* ---- sites --------------------------------------------------------------- */
 
 static int settle_site(const settling_t *settling, const char *client_id)
 {

@@ -74,9 +74,8 @@ apr_status_t abb_crypto_hash(const void *first, apr_size_t first_size, const voi
     return done ? APR_SUCCESS : abb_error_set(err, ABB_ECRYPTO, "libcrypto cannot hash");
 }
 
-apr_status_t abb_crypto_authenticate(const abb_crypto_key_t *key, const void *text,
-                                     apr_size_t size, unsigned char code[ABB_CRYPTO_KEY_SIZE],
-                                     abb_error_t *err)
+apr_status_t abb_crypto_authenticate(const abb_crypto_key_t *key, const void *text, apr_size_t size,
+                                     unsigned char code[ABB_CRYPTO_KEY_SIZE], abb_error_t *err)
 {
     OSSL_PARAM parameters[] = {
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, (char *)"SHA256", 0),
@@ -106,7 +105,7 @@ apr_status_t abb_crypto_stretch(const char *passphrase, abb_crypto_key_t *key, a
     return APR_SUCCESS;
 }
 
-/* ---- sealing --------------------------------------------------------------- */
+/* ---- sealing ------------------------------------------------------------- */
 
 /* A name for a key that tells nothing about it. */
 static apr_status_t key_id(const abb_crypto_key_t *key, unsigned char id[KEY_ID_SIZE],
@@ -122,13 +121,13 @@ static apr_status_t key_id(const abb_crypto_key_t *key, unsigned char id[KEY_ID_
 /* Purpose and realm as one text in which neither can pass for part of the other. */
 static const char *context_text(const abb_crypto_context_t *context, apr_pool_t *p)
 {
-    return apr_psprintf(p, "%" APR_SIZE_T_FMT ":%s:%s", strlen(context->purpose),
-                        context->purpose, context->realm);
+    return apr_psprintf(p, "%" APR_SIZE_T_FMT ":%s:%s", strlen(context->purpose), context->purpose,
+                        context->realm);
 }
 
 static apr_status_t derive_key(const abb_crypto_key_t *key, const abb_crypto_context_t *context,
-                               const char *info, const unsigned char *nonce, abb_crypto_key_t *derived,
-                               apr_pool_t *p, abb_error_t *err)
+                               const char *info, const unsigned char *nonce,
+                               abb_crypto_key_t *derived, apr_pool_t *p, abb_error_t *err)
 {
     apr_size_t material_size = sizeof(key->bytes) + context->secret_size;
     unsigned char *material = apr_palloc(p, material_size);

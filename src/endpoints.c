@@ -15,6 +15,10 @@ APLOG_USE_MODULE(auth_bitbucket);
 /* Largest form of the sign-out page, in bytes. */
 #define LOGOUT_FORM_MAX 8192
 
+/* Methods as bits of r->allowed. */
+#define GET (AP_METHOD_BIT << M_GET)
+#define POST (AP_METHOD_BIT << M_POST)
+
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err,
                   const char *return_path)
 {
@@ -23,9 +27,10 @@ static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err,
     return abb_refusal_send(r, err, &offers);
 }
 
-static int only_methods(request_rec *r, const char *allowed)
+/* httpd writes the Allow header of a 405 from r->allowed; GET stands for HEAD too. */
+static int only_methods(request_rec *r, apr_int64_t methods)
 {
-    apr_table_setn(r->err_headers_out, "Allow", allowed);
+    r->allowed = methods;
     return HTTP_METHOD_NOT_ALLOWED;
 }
 
@@ -56,7 +61,7 @@ static const apr_table_t *query_of(abb_visit_t *visit, request_rec *r, int *stat
     return query;
 }
 
-/* ---- login ----------------------------------------------------------------------- */
+/* ---- login --------------------------------------------------------------- */
 
 static int handle_login(abb_visit_t *visit, request_rec *r)
 {
@@ -66,7 +71,7 @@ static int handle_login(abb_visit_t *visit, request_rec *r)
     int status = OK;
 
     if (r->method_number != M_GET) {
-        return only_methods(r, "GET, HEAD");
+        return only_methods(r, GET);
     }
     if (!(query = query_of(visit, r, &status))) {
         return status;
@@ -80,7 +85,7 @@ static int handle_login(abb_visit_t *visit, request_rec *r)
     return abb_visit_begin_login(visit, r, return_path, 1);
 }
 
-/* ---- callback ----------------------------------------------------------------------- */
+/* ---- callback ------------------------------------------------------------ */
 
 static const char *attempt_cookie_name(const abb_visit_t *visit, request_rec *r, const char *state)
 {
@@ -98,7 +103,7 @@ static int attempt_number(const abb_login_callback_t *callback)
     abb_ticket_t ticket;
 
     return abb_ticket_parse_state(callback->state, &ticket, NULL) == APR_SUCCESS ? ticket.attempt
-                                                                                : 0;
+                                                                                 : 0;
 }
 
 /*
@@ -179,7 +184,7 @@ static int handle_callback(abb_visit_t *visit, request_rec *r)
 
     /* A code is used up by its use, so nothing but a page load may bring it. */
     if (r->method_number != M_GET || r->header_only) {
-        return only_methods(r, "GET");
+        return only_methods(r, GET);
     }
     abb_error_clear(&err);
     if (abb_login_read_callback(r->args, &callback, r->pool, &err) != APR_SUCCESS) {
@@ -199,7 +204,7 @@ static int handle_callback(abb_visit_t *visit, request_rec *r)
     return finish_login(visit, r, &callback, &ticket);
 }
 
-/* ---- logout ------------------------------------------------------------------------------ */
+/* ---- logout -------------------------------------------------------------- */
 
 static void begin_page(abb_page_t *page, request_rec *r)
 {
@@ -289,7 +294,7 @@ static int handle_logout(abb_visit_t *visit, request_rec *r)
     int status = OK;
 
     if (r->method_number != M_GET && r->method_number != M_POST) {
-        return only_methods(r, "GET, HEAD, POST");
+        return only_methods(r, GET | POST);
     }
     if (!(query = query_of(visit, r, &status))) {
         return status;
@@ -307,7 +312,7 @@ static int handle_logout(abb_visit_t *visit, request_rec *r)
                                       : show_confirmation(visit, r, return_path);
 }
 
-/* ---- userinfo ------------------------------------------------------------------------------- */
+/* ---- userinfo ------------------------------------------------------------ */
 
 static const char *workspaces_json(const abb_record_t *record, apr_pool_t *p)
 {
@@ -317,10 +322,10 @@ static const char *workspaces_json(const abb_record_t *record, apr_pool_t *p)
         const abb_grant_t *grant = &record->grants[i];
 
         if (grant->role > ABB_ROLE_NONE) {
-            json = apr_pstrcat(p, json, *json ? "," : "", "{\"slug\":",
-                               abb_text_json(grant->slug, p), ",\"uuid\":",
-                               abb_text_json(grant->uuid, p), ",\"role\":",
-                               abb_text_json(abb_account_role_word(grant->role), p), "}", NULL);
+            json = apr_pstrcat(
+                p, json, *json ? "," : "", "{\"slug\":", abb_text_json(grant->slug, p),
+                ",\"uuid\":", abb_text_json(grant->uuid, p),
+                ",\"role\":", abb_text_json(abb_account_role_word(grant->role), p), "}", NULL);
         }
     }
     return json;
@@ -343,8 +348,8 @@ static const char *userinfo_json(const abb_session_t *session, const char *raw_u
         ",\"display_name\":", abb_text_json(account->display_name, p),
         ",\"first_name\":", abb_text_json(first, p), ",\"last_name\":", abb_text_json(last, p),
         ",\"avatar_url\":", abb_text_json(account->avatar_url, p),
-        ",\"profile_url\":", abb_text_json(account->profile_url, p),
-        ",\"workspaces\":[", workspaces_json(&session->record, p),
+        ",\"profile_url\":", abb_text_json(account->profile_url, p), ",\"workspaces\":[",
+        workspaces_json(&session->record, p),
         "],\"expires_at\":", apr_psprintf(p, "%" APR_TIME_T_FMT, apr_time_sec(session->expires_at)),
         ",\"raw_data\":", raw_user ? raw_user : "null", "}\n", NULL);
 }
@@ -356,7 +361,7 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
     apr_status_t status;
 
     if (r->method_number != M_GET) {
-        return only_methods(r, "GET, HEAD");
+        return only_methods(r, GET);
     }
     abb_error_clear(&err);
     status = abb_visit_find_session(visit, &err);
@@ -370,12 +375,12 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
         return abb_refusal_send_unauthenticated(r, ABB_REQUEST_JSON, &offers);
     }
     return status == APR_SUCCESS
-               ? abb_request_send_json(r, HTTP_OK,
-                                       userinfo_json(visit->session, private_part.raw_user, r->pool))
+               ? abb_request_send_json(
+                     r, HTTP_OK, userinfo_json(visit->session, private_part.raw_user, r->pool))
                : refuse(visit, r, &err, NULL);
 }
 
-/* ---- dispatch -------------------------------------------------------------------------------- */
+/* ---- dispatch ------------------------------------------------------------ */
 
 int abb_endpoints_handle(request_rec *r, int lookup)
 {

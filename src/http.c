@@ -37,7 +37,7 @@ typedef struct {
     char error[CURL_ERROR_SIZE];
 } exchange_t;
 
-/* ---- channels ------------------------------------------------------------- */
+/* ---- channels ------------------------------------------------------------ */
 
 static apr_status_t close_channels(void *data)
 {
@@ -93,7 +93,7 @@ static void give_channel_back(abb_http_t *http, CURLM *channel)
     }
 }
 
-/* ---- what libcurl hands over -------------------------------------------------- */
+/* ---- what libcurl hands over --------------------------------------------- */
 
 static size_t on_body(char *bytes, size_t unit, size_t count, void *data)
 {
@@ -165,7 +165,7 @@ static size_t on_header(char *line, size_t unit, size_t count, void *data)
     return size;
 }
 
-/* ---- one exchange ------------------------------------------------------------------ */
+/* ---- one exchange -------------------------------------------------------- */
 
 static void set_limits(CURL *easy, const abb_http_settings_t *settings)
 {
@@ -241,7 +241,7 @@ static const char *origin_of(const char *url, apr_pool_t *p)
 
 static void note_failure(exchange_t *exchange, CURLcode code)
 {
-    const char *reason = exchange->overflow         ? exchange->overflow
+    const char *reason = exchange->overflow           ? exchange->overflow
                          : exchange->error[0] != '\0' ? exchange->error
                                                       : curl_easy_strerror(code);
 
@@ -280,7 +280,7 @@ static void end_exchange(exchange_t *exchange, CURLM *channel)
     }
 }
 
-/* ---- a round ------------------------------------------------------------------------- */
+/* ---- a round ------------------------------------------------------------- */
 
 static void collect_finished(CURLM *channel)
 {
@@ -344,7 +344,7 @@ void abb_http_perform(abb_http_t *http, const abb_http_settings_t *settings,
     }
 }
 
-/* ---- URLs ------------------------------------------------------------------------------ */
+/* ---- URLs ---------------------------------------------------------------- */
 
 static int is_loopback(const char *host)
 {

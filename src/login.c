@@ -9,7 +9,7 @@
 /* Names of the requested place that a ticket carries; the rest is asked on first need. */
 #define TICKET_WORKSPACES_MAX 512
 
-/* ---- begin --------------------------------------------------------------------- */
+/* ---- begin --------------------------------------------------------------- */
 
 apr_status_t abb_login_begin(const abb_login_t *login, const char *return_path,
                              const char *workspaces, int attempt, apr_time_t now,
@@ -30,7 +30,7 @@ apr_status_t abb_login_begin(const abb_login_t *login, const char *return_path,
                              &start->cookie_value, p, err);
 }
 
-/* ---- the callback's query -------------------------------------------------------- */
+/* ---- the callback's query ------------------------------------------------ */
 
 apr_status_t abb_login_read_callback(const char *query, abb_login_callback_t *callback,
                                      apr_pool_t *p, abb_error_t *err)
@@ -103,7 +103,7 @@ apr_status_t abb_login_open_attempt(const abb_login_t *login, const abb_login_ca
     return APR_SUCCESS;
 }
 
-/* ---- finish --------------------------------------------------------------------------- */
+/* ---- finish -------------------------------------------------------------- */
 
 static int holds_name(const apr_array_header_t *names, const char *name)
 {

@@ -102,9 +102,8 @@ static const char *actions_html(const abb_page_t *page, apr_pool_t *p)
     for (int i = 0; i < page->link_count; ++i) {
         const char *kind = i == 0 && !page->form_action ? " class=\"main\"" : "";
 
-        html = apr_pstrcat(p, html, "<a", kind, target, " href=\"",
-                           escaped(page->links[i].href, p), "\">",
-                           escaped(page->links[i].label, p), "</a>", NULL);
+        html = apr_pstrcat(p, html, "<a", kind, target, " href=\"", escaped(page->links[i].href, p),
+                           "\">", escaped(page->links[i].label, p), "</a>", NULL);
     }
     return *html ? apr_pstrcat(p, "<div class=\"do\">", html, "</div>\n", NULL) : "";
 }
@@ -117,7 +116,8 @@ const char *abb_page_html(const abb_page_t *page, apr_pool_t *p)
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
         "<meta name=\"robots\" content=\"noindex\">\n<title>",
         escaped(page->heading, p), "</title>\n<style>", style,
-        "</style>\n</head>\n<body>\n<main>\n", element("<p class=\"site\">", page->site, "</p>\n", p),
+        "</style>\n</head>\n<body>\n<main>\n",
+        element("<p class=\"site\">", page->site, "</p>\n", p),
         element("<h1>", page->heading, "</h1>\n", p), element("<p>", page->text, "</p>\n", p),
         element("<p>", page->advice, "</p>\n", p), facts_html(page, p), actions_html(page, p),
         element("<p class=\"reference\">Reference <code>", page->reference, "</code></p>\n", p),

@@ -37,9 +37,8 @@ static int has_row(const abb_session_t *session, const char *workspace, apr_time
 
 static apr_status_t load(job_t *job)
 {
-    apr_status_t status =
-        abb_session_reload(job->recheck->sessions, job->session, apr_time_now(),
-                           &job->private_part, job->pool, job->err);
+    apr_status_t status = abb_session_reload(job->recheck->sessions, job->session, apr_time_now(),
+                                             &job->private_part, job->pool, job->err);
 
     if (status == ABB_ESEAL) {
         /* The key that sealed the tokens is gone; nothing can be asked any more. */
@@ -158,8 +157,8 @@ static apr_status_t take_lease(job_t *job, const char *workspace, apr_time_t old
 
     *holder = 0;
     for (;;) {
-        apr_status_t status = abb_store_lease(store, &job->session->key, duration, apr_time_now(),
-                                              holder, job->err);
+        apr_status_t status =
+            abb_store_lease(store, &job->session->key, duration, apr_time_now(), holder, job->err);
 
         if (status != ABB_ECHANGED) {
             return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
@@ -177,8 +176,8 @@ static apr_status_t take_lease(job_t *job, const char *workspace, apr_time_t old
 }
 
 apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *session,
-                                   const char *workspace, apr_time_t older_than,
-                                   const char **doubt, apr_pool_t *p, abb_error_t *err)
+                                   const char *workspace, apr_time_t older_than, const char **doubt,
+                                   apr_pool_t *p, abb_error_t *err)
 {
     job_t job;
     apr_uint64_t holder;

@@ -97,7 +97,7 @@ static int get_string(const char *block, apr_size_t head, apr_size_t size, apr_u
     return offset == 0 || (offset >= head && offset < size);
 }
 
-/* ---- open part ---------------------------------------------------------- */
+/* ---- open part ----------------------------------------------------------- */
 
 static apr_size_t open_size(const abb_record_t *record)
 {
@@ -234,9 +234,11 @@ apr_status_t abb_record_seal(const abb_record_private_t *part, const abb_crypto_
     apr_status_t status = private_size(part, &size);
 
     if (status != APR_SUCCESS) {
-        return abb_error_set(err, status, "what Bitbucket told is too long to be kept (a token over %d bytes, or "
-                             "over %d in all)",
-                             ABB_RECORD_TOKEN_MAX, ABB_RECORD_PRIVATE_MAX);
+        return abb_error_set(
+            err, status,
+            "what Bitbucket told is too long to be kept (a token over %d bytes, or "
+            "over %d in all)",
+            ABB_RECORD_TOKEN_MAX, ABB_RECORD_PRIVATE_MAX);
     }
     block = apr_pcalloc(p, size);
     head = (private_head_t *)(void *)block;
@@ -282,7 +284,7 @@ apr_status_t abb_record_open(const abb_record_bytes_t *sealed, const abb_crypto_
     return APR_SUCCESS;
 }
 
-/* ---- grants ---------------------------------------------------------------- */
+/* ---- grants -------------------------------------------------------------- */
 
 const abb_grant_t *abb_record_find_grant(const abb_record_t *record, const char *asked)
 {

@@ -71,9 +71,12 @@ static const meaning_t meanings[] = {
      "Bitbucket does not let this site ask what it needs to know.", operator_must_act},
 };
 
-static const meaning_t unknown_meaning = {
-    APR_EGENERAL, HTTP_INTERNAL_SERVER_ERROR, APLOG_ERR, "Something went wrong",
-    "This site could not decide whether you may come in.", operator_must_act};
+static const meaning_t unknown_meaning = {APR_EGENERAL,
+                                          HTTP_INTERNAL_SERVER_ERROR,
+                                          APLOG_ERR,
+                                          "Something went wrong",
+                                          "This site could not decide whether you may come in.",
+                                          operator_must_act};
 
 static const meaning_t *find_meaning(apr_status_t reason)
 {
@@ -171,9 +174,10 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
                       account->display_name ? account->display_name : r->user);
     abb_page_add_fact(&page, "Account", account->username);
     abb_page_add_fact(&page, "Needed", rule);
-    page.advice = "If you have just been given access, check again. Bitbucket remembers who you are, "
-                  "so to come as somebody else sign out there first. Otherwise ask the people who "
-                  "run this site.";
+    page.advice =
+        "If you have just been given access, check again. Bitbucket remembers who you are, "
+        "so to come as somebody else sign out there first. Otherwise ask the people who "
+        "run this site.";
     abb_page_add_link(&page, "Check again", offers->retry);
     abb_page_add_link(&page, "Sign in as somebody else", offers->sign_in);
     return abb_request_send_page(r, HTTP_FORBIDDEN, &page);
@@ -181,9 +185,9 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
 
 static void challenge(request_rec *r, const char *site)
 {
-    apr_table_setn(r->err_headers_out, "WWW-Authenticate",
-                   apr_pstrcat(r->pool, "Bitbucket realm=\"", ap_escape_quotes(r->pool, site),
-                               "\"", NULL));
+    apr_table_setn(
+        r->err_headers_out, "WWW-Authenticate",
+        apr_pstrcat(r->pool, "Bitbucket realm=\"", ap_escape_quotes(r->pool, site), "\"", NULL));
 }
 
 int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,

@@ -15,7 +15,7 @@ void abb_reply_init(void)
     json_object_seed(0);
 }
 
-/* ---- reading -------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* Nesting of a text, counted without building anything; strings are skipped. */
 static int is_shallow(const char *body, apr_size_t size)
@@ -54,8 +54,8 @@ static apr_status_t release_json(void *json)
 /* The object a body holds, released with p; NULL when it is none. */
 static json_t *load_object(const char *body, apr_size_t size, apr_pool_t *p)
 {
-    json_t *json = is_shallow(body, size) ? json_loadb(body, size, JSON_REJECT_DUPLICATES, NULL)
-                                          : NULL;
+    json_t *json =
+        is_shallow(body, size) ? json_loadb(body, size, JSON_REJECT_DUPLICATES, NULL) : NULL;
 
     if (!json) {
         return NULL;
@@ -104,7 +104,7 @@ static int take_text(const json_t *object, const char *key, const char **text, a
     return 1;
 }
 
-/* ---- the token endpoint ----------------------------------------------------- */
+/* ---- the token endpoint -------------------------------------------------- */
 
 static int is_token(const char *text)
 {
@@ -153,7 +153,8 @@ static const char *take_scope(const json_t *object, apr_pool_t *p)
         return NULL;
     }
     words = apr_pstrdup(p, text);
-    for (char *word = apr_strtok(words, ", ", &state); word; word = apr_strtok(NULL, ", ", &state)) {
+    for (char *word = apr_strtok(words, ", ", &state); word;
+         word = apr_strtok(NULL, ", ", &state)) {
         scope = scope ? apr_pstrcat(p, scope, " ", word, NULL) : word;
     }
     return scope;
@@ -185,7 +186,7 @@ apr_status_t abb_reply_tokens(const char *body, apr_size_t size, apr_time_t now,
     return APR_SUCCESS;
 }
 
-/* ---- the account -------------------------------------------------------------- */
+/* ---- the account --------------------------------------------------------- */
 
 static const char *take_link(const json_t *user, const char *name, apr_pool_t *p)
 {
@@ -262,7 +263,7 @@ apr_status_t abb_reply_user(const char *body, apr_size_t size, abb_account_t *ac
     return APR_SUCCESS;
 }
 
-/* ---- addresses ------------------------------------------------------------------ */
+/* ---- addresses ----------------------------------------------------------- */
 
 static int is_email(const char *text)
 {
@@ -317,7 +318,7 @@ apr_status_t abb_reply_emails(const char *body, apr_size_t size, abb_reply_email
     return APR_SUCCESS;
 }
 
-/* ---- memberships ------------------------------------------------------------------- */
+/* ---- memberships --------------------------------------------------------- */
 
 static const char *lower_copy(const char *text, apr_pool_t *p)
 {
@@ -359,8 +360,8 @@ static int take_workspace(const json_t *membership, abb_grant_t *grant, apr_pool
     }
     grant->slug = lower_copy(slug, p);
     grant->uuid = abb_account_parse_uuid(uuid, p);
-    return grant->uuid && (strcmp(grant->slug, grant->asked) == 0 ||
-                           strcmp(grant->uuid, grant->asked) == 0);
+    return grant->uuid &&
+           (strcmp(grant->slug, grant->asked) == 0 || strcmp(grant->uuid, grant->asked) == 0);
 }
 
 static apr_status_t take_membership(const json_t *membership, const char *user_uuid,
@@ -416,7 +417,7 @@ apr_status_t abb_reply_member(const char *body, apr_size_t size, const char *use
     return status;
 }
 
-/* ---- errors --------------------------------------------------------------------------- */
+/* ---- errors -------------------------------------------------------------- */
 
 /* An array of texts as one text separated by spaces, or NULL. */
 static const char *take_words(const json_t *array, apr_pool_t *p)

@@ -17,7 +17,7 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 #define COOKIES_MAX 64
 
-/* ---- cookies -------------------------------------------------------------------- */
+/* ---- cookies ------------------------------------------------------------- */
 
 /* A cookie where it stands in a header line. */
 typedef struct {
@@ -125,29 +125,29 @@ static const char *cookie_attributes(const abb_cookie_settings_t *settings, apr_
 {
     return apr_pstrcat(p, "; Path=/", settings->domain ? "; Domain=" : "",
                        settings->domain ? settings->domain : "",
-                       settings->is_secure ? "; Secure" : "", "; HttpOnly; SameSite=",
-                       settings->same_site, NULL);
+                       settings->is_secure ? "; Secure" : "",
+                       "; HttpOnly; SameSite=", settings->same_site, NULL);
 }
 
-void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings,
-                            const char *name, const char *value, int max_age)
+void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings, const char *name,
+                            const char *value, int max_age)
 {
     const char *age = max_age > 0 ? apr_psprintf(r->pool, "; Max-Age=%d", max_age) : "";
 
-    apr_table_addn(r->err_headers_out, "Set-Cookie",
-                   apr_pstrcat(r->pool, name, "=", value, age,
-                               cookie_attributes(settings, r->pool), NULL));
+    apr_table_addn(
+        r->err_headers_out, "Set-Cookie",
+        apr_pstrcat(r->pool, name, "=", value, age, cookie_attributes(settings, r->pool), NULL));
 }
 
 void abb_request_delete_cookie(request_rec *r, const abb_cookie_settings_t *settings,
                                const char *name)
 {
-    apr_table_addn(r->err_headers_out, "Set-Cookie",
-                   apr_pstrcat(r->pool, name, "=; Max-Age=0",
-                               cookie_attributes(settings, r->pool), NULL));
+    apr_table_addn(
+        r->err_headers_out, "Set-Cookie",
+        apr_pstrcat(r->pool, name, "=; Max-Age=0", cookie_attributes(settings, r->pool), NULL));
 }
 
-/* ---- what was asked ----------------------------------------------------------------- */
+/* ---- what was asked ------------------------------------------------------ */
 
 static const char *header(request_rec *r, const char *name)
 {
@@ -211,7 +211,7 @@ const char *abb_request_return_path(request_rec *r, const char *origin)
     return path;
 }
 
-/* ---- answers -------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------- */
 
 static void forbid_keeping(request_rec *r)
 {
@@ -273,7 +273,7 @@ int abb_request_send_json(request_rec *r, int status, const char *json)
     return send_body(r, status, "application/json", json);
 }
 
-/* ---- identity for applications ------------------------------------------------------------ */
+/* ---- identity for applications ------------------------------------------- */
 
 #define ACCOUNT_FIELD(member) offsetof(abb_account_t, member)
 
@@ -357,7 +357,7 @@ int abb_request_is_attribute(const char *name)
     return 0;
 }
 
-/* ---- caches ---------------------------------------------------------------------------------- */
+/* ---- caches -------------------------------------------------------------- */
 
 static int is_directive(const char *word, const char *name)
 {
@@ -412,7 +412,7 @@ void abb_request_make_private(request_rec *r)
                               : "private");
 }
 
-/* ---- forms ------------------------------------------------------------------------------------- */
+/* ---- forms --------------------------------------------------------------- */
 
 static int is_form(request_rec *r)
 {

@@ -62,8 +62,8 @@ static const char *first_line(beginning_t *beginning, apr_pool_t *p)
 static apr_status_t read_first_line(apr_file_t *file, const char **line, apr_pool_t *p)
 {
     beginning_t *beginning = apr_pcalloc(p, sizeof(*beginning));
-    apr_status_t status = apr_file_read_full(file, beginning->bytes, sizeof(beginning->bytes) - 1,
-                                             &beginning->size);
+    apr_status_t status =
+        apr_file_read_full(file, beginning->bytes, sizeof(beginning->bytes) - 1, &beginning->size);
 
     *line = first_line(beginning, p);
     return APR_STATUS_IS_EOF(status) ? APR_SUCCESS : status;

@@ -16,13 +16,13 @@
 apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *client_id,
                                       const char *origin, apr_pool_t *p, abb_error_t *err)
 {
-    sessions->audience = apr_psprintf(p, "%" APR_SIZE_T_FMT ":%s:%s", strlen(client_id), client_id,
-                                      origin);
+    sessions->audience =
+        apr_psprintf(p, "%" APR_SIZE_T_FMT ":%s:%s", strlen(client_id), client_id, origin);
     return abb_crypto_hash(sessions->audience, strlen(sessions->audience), "", 0,
                            sessions->audience_hash, err);
 }
 
-/* ---- keys -------------------------------------------------------------------- */
+/* ---- keys ---------------------------------------------------------------- */
 
 /* The store's key of a session or attempt at this site: a hash, no way back. */
 static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, const void *id,
@@ -38,8 +38,8 @@ static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, c
 static apr_status_t set_id(const abb_sessions_t *sessions, abb_session_t *session, abb_error_t *err)
 {
     static const char digits[] = "0123456789abcdef";
-    apr_status_t status = find_key(sessions, SESSION_KIND, session->id, sizeof(session->id),
-                                   &session->key, err);
+    apr_status_t status =
+        find_key(sessions, SESSION_KIND, session->id, sizeof(session->id), &session->key, err);
 
     for (int i = 0; i < 4; ++i) {
         session->tag[2 * i] = digits[session->key.bytes[i] >> 4];
@@ -49,7 +49,7 @@ static apr_status_t set_id(const abb_sessions_t *sessions, abb_session_t *sessio
     return status;
 }
 
-/* ---- finding ------------------------------------------------------------------- */
+/* ---- finding ------------------------------------------------------------- */
 
 static apr_time_t earlier(apr_time_t a, apr_time_t b)
 {
@@ -66,8 +66,9 @@ static apr_status_t take_record(abb_session_t *session, const abb_store_record_t
     }
     session->generation = stored->generation;
     session->absolute_end = stored->expires_at;
-    session->expires_at = stored->idle ? earlier(stored->expires_at, stored->last_seen + stored->idle)
-                                       : stored->expires_at;
+    session->expires_at = stored->idle
+                              ? earlier(stored->expires_at, stored->last_seen + stored->idle)
+                              : stored->expires_at;
     return APR_SUCCESS;
 }
 
@@ -108,7 +109,7 @@ apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie
     return APR_SUCCESS;
 }
 
-/* ---- writing ---------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------- */
 
 /* Both parts of a session as the store takes them. */
 static apr_status_t pack(const abb_sessions_t *sessions, const abb_session_t *session,
@@ -197,7 +198,7 @@ apr_status_t abb_session_drop(const abb_sessions_t *sessions, const abb_session_
     return abb_store_drop(sessions->store, &session->key, err);
 }
 
-/* ---- forms --------------------------------------------------------------------------- */
+/* ---- forms --------------------------------------------------------------- */
 
 apr_status_t abb_session_form_token(const abb_session_t *session, const char **token, apr_pool_t *p,
                                     abb_error_t *err)
@@ -219,11 +220,10 @@ int abb_session_is_form_token(const abb_session_t *session, const char *token, a
     const char *expected;
 
     return token && abb_session_form_token(session, &expected, p, NULL) == APR_SUCCESS &&
-           strlen(token) == strlen(expected) &&
-           abb_crypto_equal(token, expected, strlen(expected));
+           strlen(token) == strlen(expected) && abb_crypto_equal(token, expected, strlen(expected));
 }
 
-/* ---- attempts that are done ------------------------------------------------------------ */
+/* ---- attempts that are done ---------------------------------------------- */
 
 apr_status_t abb_session_spend_attempt(const abb_sessions_t *sessions, const void *id,
                                        apr_size_t id_size, const char *return_path,

@@ -10,7 +10,7 @@
 /* The same when the store is full and something living would have to go. */
 #define SWEEP_LENGTH_FULL 256
 
-/* ---- blocks; the lock is held -------------------------------------------------------- */
+/* ---- blocks; the lock is held -------------------------------------------- */
 
 static void free_chain_locked(abb_segment_t *engine, apr_uint32_t number)
 {
@@ -54,7 +54,7 @@ static void remove_record_locked(abb_segment_t *engine, apr_uint32_t number)
     abb_segment_end_change(engine, bucket);
 }
 
-/* ---- room for more; the lock is held ------------------------------------------------ */
+/* ---- room for more; the lock is held ------------------------------------- */
 
 static void sweep_bucket_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_time_t now)
 {
@@ -102,12 +102,12 @@ static void make_room_locked(abb_segment_t *engine, apr_uint32_t blocks, apr_uin
             return;
         }
         COUNT(*(abb_segment_is_living(record_at(engine, victim), now) ? &header->evictions
-                                                          : &header->expired));
+                                                                      : &header->expired));
         remove_record_locked(engine, victim);
     }
 }
 
-/* ---- bytes in and out ----------------------------------------------------------- */
+/* ---- bytes in and out ---------------------------------------------------- */
 
 static apr_uint64_t word_at(const char *bytes, apr_size_t size, apr_size_t at)
 {
@@ -189,8 +189,9 @@ static apr_uint32_t build_chain_locked(abb_segment_t *engine, apr_uint32_t count
 }
 
 /* Fill a chain that no reader can reach yet. */
-static void fill_record_locked(abb_segment_t *engine, apr_uint32_t number, const abb_store_key_t *key,
-                               const abb_store_record_t *in, apr_time_t now)
+static void fill_record_locked(abb_segment_t *engine, apr_uint32_t number,
+                               const abb_store_key_t *key, const abb_store_record_t *in,
+                               apr_time_t now)
 {
     record_block_t *record = record_at(engine, number);
     cursor_t cursor = cursor_at_start(engine, record);
@@ -225,11 +226,11 @@ static apr_status_t check_size(const abb_segment_t *engine, const abb_store_reco
 {
     apr_size_t size = record->open_size + record->sealed_size;
 
-    if (size > ABB_STORE_RECORD_MAX || abb_segment_blocks_for(record) > engine->header->block_count / 4) {
-        return abb_error_set(err, ABB_ESTORE,
-                             "a record of %" APR_SIZE_T_FMT
-                             " bytes is too large for the session store",
-                             size);
+    if (size > ABB_STORE_RECORD_MAX ||
+        abb_segment_blocks_for(record) > engine->header->block_count / 4) {
+        return abb_error_set(
+            err, ABB_ESTORE,
+            "a record of %" APR_SIZE_T_FMT " bytes is too large for the session store", size);
     }
     return APR_SUCCESS;
 }
@@ -289,7 +290,7 @@ static apr_status_t read_record(const abb_segment_t *engine, record_block_t *rec
     return APR_SUCCESS;
 }
 
-/* ---- get ------------------------------------------------------------------------- */
+/* ---- get ----------------------------------------------------------------- */
 
 static apr_status_t look_up(const abb_segment_t *engine, apr_uint32_t bucket, query_t *query,
                             abb_store_record_t *record)
@@ -349,7 +350,7 @@ static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_pa
     return status;
 }
 
-/* ---- writers ------------------------------------------------------------------------ */
+/* ---- writers ------------------------------------------------------------- */
 
 static apr_status_t put_locked(abb_segment_t *engine, const abb_store_key_t *key,
                                const abb_store_record_t *record, apr_time_t now)
@@ -442,7 +443,9 @@ static record_block_t *find_living_locked(abb_segment_t *engine, const abb_store
 {
     apr_uint32_t number = abb_segment_find(engine, abb_segment_bucket_of(engine, key), key);
 
-    return number && abb_segment_is_living(record_at(engine, number), now) ? record_at(engine, number) : NULL;
+    return number && abb_segment_is_living(record_at(engine, number), now)
+               ? record_at(engine, number)
+               : NULL;
 }
 
 static apr_status_t touch_locked(abb_segment_t *engine, const abb_store_key_t *key, apr_time_t now)
@@ -567,10 +570,10 @@ static void shm_figures(void *self, abb_store_figures_t *figures)
     figures->recoveries = (apr_int64_t)LOAD(header->recoveries);
 }
 
-/* ---- opening ------------------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------- */
 
-static const abb_store_methods_t methods = {shm_get,     shm_put,  shm_replace, shm_touch, shm_lease,
-                                            shm_release, shm_drop, shm_figures};
+static const abb_store_methods_t methods = {shm_get,   shm_put,     shm_replace, shm_touch,
+                                            shm_lease, shm_release, shm_drop,    shm_figures};
 
 apr_status_t abb_store_shm_open(const abb_store_t **store, void *segment, apr_size_t size,
                                 apr_global_mutex_t *lock, apr_pool_t *p)

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-/* ---- repair --------------------------------------------------------------------------- */
+/* ---- repair -------------------------------------------------------------- */
 
 /* Give back the first `count` blocks behind a record's own. */
 static void disclaim_chain(abb_segment_t *engine, apr_uint32_t number, apr_uint32_t count)
@@ -168,9 +168,10 @@ void abb_store_shm_repair(const abb_store_t *store)
     }
 }
 
-/* ---- check -------------------------------------------------------------------------------- */
+/* ---- check --------------------------------------------------------------- */
 
-static const char *check_buckets(const abb_segment_t *engine, apr_uint32_t *records, apr_uint32_t *blocks)
+static const char *check_buckets(const abb_segment_t *engine, apr_uint32_t *records,
+                                 apr_uint32_t *blocks)
 {
     for (apr_uint32_t bucket = 0; bucket < engine->header->bucket_count; ++bucket) {
         for (apr_uint32_t i = engine->buckets[bucket]; i; i = record_at(engine, i)->bucket_next) {

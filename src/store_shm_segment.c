@@ -7,7 +7,7 @@
 #define MAGIC 0x3142424153544f52ULL
 #define LAYOUT_VERSION 1
 
-/* ---- layout ------------------------------------------------------------- */
+/* ---- layout -------------------------------------------------------------- */
 
 /* One bucket for every four blocks: a session takes about that many. */
 static void plan(header_t *header, apr_uint64_t size)
@@ -81,7 +81,7 @@ int abb_store_shm_is_formatted(const void *segment, apr_size_t size)
            header->block_count == expected.block_count;
 }
 
-/* ---- keys and chains --------------------------------------------------------- */
+/* ---- keys and chains ----------------------------------------------------- */
 
 apr_uint32_t abb_segment_bucket_of(const abb_segment_t *engine, const abb_store_key_t *key)
 {
@@ -113,7 +113,8 @@ static int has_key(const record_block_t *record, const abb_store_key_t *key)
  * The record with a key, or 0. Safe without the lock: every link is checked and
  * the walk is bounded, what it finds must then be confirmed by the count.
  */
-apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket, const abb_store_key_t *key)
+apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket,
+                              const abb_store_key_t *key)
 {
     apr_uint32_t number = LOAD(engine->buckets[bucket]);
     apr_uint32_t steps = engine->header->block_count;
@@ -145,7 +146,7 @@ apr_uint32_t abb_segment_blocks_for(const abb_store_record_t *record)
                               : 1 + (words - RECORD_WORDS + BYTES_WORDS - 1) / BYTES_WORDS);
 }
 
-/* ---- the lock and the mark ------------------------------------------------------ */
+/* ---- the lock and the mark ----------------------------------------------- */
 
 static void mark_writing(abb_segment_t *engine, apr_uint32_t writing)
 {
@@ -214,7 +215,7 @@ void abb_segment_end_change(abb_segment_t *engine, apr_uint32_t bucket)
     __atomic_store_n(sequence, LOAD(*sequence) + 1, __ATOMIC_RELEASE);
 }
 
-/* ---- lists; the lock is held ------------------------------------------------------ */
+/* ---- lists; the lock is held --------------------------------------------- */
 
 void abb_segment_list_remove_locked(abb_segment_t *engine, apr_uint32_t number)
 {
@@ -249,13 +250,15 @@ void abb_segment_list_append_locked(abb_segment_t *engine, apr_uint32_t number)
     engine->header->newest = number;
 }
 
-void abb_segment_bucket_insert_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_uint32_t number)
+void abb_segment_bucket_insert_locked(abb_segment_t *engine, apr_uint32_t bucket,
+                                      apr_uint32_t number)
 {
     SET(record_at(engine, number)->bucket_next, engine->buckets[bucket]);
     SET(engine->buckets[bucket], number);
 }
 
-void abb_segment_bucket_remove_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_uint32_t number)
+void abb_segment_bucket_remove_locked(abb_segment_t *engine, apr_uint32_t bucket,
+                                      apr_uint32_t number)
 {
     apr_uint32_t *link = &engine->buckets[bucket];
 

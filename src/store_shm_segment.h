@@ -110,7 +110,7 @@ typedef struct {
 #define SET(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELAXED)
 #define COUNT(place) __atomic_fetch_add(&(place), 1, __ATOMIC_RELAXED)
 
-/* ---- small helpers ---------------------------------------------------------- */
+/* ---- small helpers ------------------------------------------------------- */
 
 static inline apr_uint64_t round_up(apr_uint64_t size, apr_uint64_t unit)
 {
@@ -132,7 +132,7 @@ static inline int is_block(const abb_segment_t *engine, apr_uint32_t number)
     return number >= 1 && number <= engine->header->block_count;
 }
 
-/* ---- the segment -------------------------------------------------------------- */
+/* ---- the segment --------------------------------------------------------- */
 
 /*
  * Point a handle at a laid out segment.

@@ -9,7 +9,7 @@
 #define QUERY_PAIRS_MAX 32
 #define REPLACEMENT_CHARACTER 0xfffd
 
-/* ---- base64url --------------------------------------------------------- */
+/* ---- base64url ----------------------------------------------------------- */
 
 static const char base64url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -221,7 +221,7 @@ apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_p
     return APR_SUCCESS;
 }
 
-/* ---- return addresses -------------------------------------------------------- */
+/* ---- return addresses ---------------------------------------------------- */
 
 static int is_address_character(char c)
 {
@@ -304,7 +304,7 @@ const char *abb_text_local_path(const char *text, const char *origin)
     return is_path(text) ? text : NULL;
 }
 
-/* ---- UTF-8 ---------------------------------------------------------------------- */
+/* ---- UTF-8 --------------------------------------------------------------- */
 
 /*
  * Take one character from [at, end). Returns its length and sets *character, or
@@ -444,7 +444,7 @@ char *abb_text_loggable(const char *text, apr_size_t max, apr_pool_t *p)
     return loggable;
 }
 
-/* ---- durations ---------------------------------------------------------------------- */
+/* ---- durations ----------------------------------------------------------- */
 
 apr_status_t abb_text_duration_parse(const char *text, apr_interval_time_t *duration)
 {

@@ -10,7 +10,7 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
-/* ---- finding ------------------------------------------------------------------- */
+/* ---- finding ------------------------------------------------------------- */
 
 abb_visit_t *abb_visit_find(request_rec *r)
 {
@@ -55,7 +55,8 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
     if (visit->session) {
         return APR_SUCCESS;
     }
-    cookie = abb_request_find_cookie(visit->cookies, visit->site->cookies.session_name, visit->pool);
+    cookie =
+        abb_request_find_cookie(visit->cookies, visit->site->cookies.session_name, visit->pool);
     return cookie ? abb_session_find(&visit->site->sessions, cookie, apr_time_now(),
                                      &visit->session, visit->pool, err)
                   : APR_NOTFOUND;
@@ -82,7 +83,7 @@ void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace)
                             : apr_pstrdup(visit->pool, workspace);
 }
 
-/* ---- signing in -------------------------------------------------------------------- */
+/* ---- signing in ---------------------------------------------------------- */
 
 /* An attempt's cookie that the browser brought, and when it was made; 0 when it does not open. */
 typedef struct {
@@ -163,9 +164,10 @@ const char *abb_visit_login_url(const abb_visit_t *visit, request_rec *r, const 
 {
     const char *url = apr_pstrcat(r->pool, visit->site->origin, visit->site->login_path, NULL);
 
-    return return_path ? apr_pstrcat(r->pool, url, "?return=",
-                                     abb_text_percent_encode(return_path, r->pool), NULL)
-                       : url;
+    return return_path
+               ? apr_pstrcat(r->pool, url,
+                             "?return=", abb_text_percent_encode(return_path, r->pool), NULL)
+               : url;
 }
 
 abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
