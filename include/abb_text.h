@@ -47,8 +47,8 @@ char *abb_text_percent_encode(const char *text, apr_pool_t *p);
  * Parse a query or a form body into a table of decoded names and values.
  * '+' is a space. Lifetime: p.
  * Errors: ABB_EINPUT for a name that comes twice (in any case of letters), an
- * encoding that is cut or decodes to NUL, or more than 32 pairs (OWASP ASVS 15.3.7: two readers of one
- * query must not see different values).
+ * encoding that is cut or decodes to NUL, or more than 32 pairs. Source: OWASP
+ * ASVS 15.3.7: two readers of one query must not see different values.
  */
 apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_pool_t *p,
                                   abb_error_t *err);

@@ -290,16 +290,15 @@ static int is_loopback_origin(const char *origin)
 
 static void warn_of_plain_http(const settling_t *settling, const abb_site_t *site)
 {
-    if (strncmp(site->origin, "http://", 7) == 0 && !is_loopback_origin(site->origin) &&
-        !is_first_of_two_passes()) {
-        ap_log_error(
-            APLOG_MARK, APLOG_WARNING, 0, settling->server,
-            ABB_LOGNO(
-                0004) "%s is plain http: cookies and pages can be read on the way. "
-                      "Use https, and behind a TLS terminator write AuthBitbucketCallbackURL with "
-                      "https://",
-            site->origin);
+    if (strncmp(site->origin, "http://", 7) != 0 || is_loopback_origin(site->origin) ||
+        is_first_of_two_passes()) {
+        return;
     }
+    ap_log_error(APLOG_MARK, APLOG_WARNING, 0, settling->server,
+                 ABB_LOGNO(0004) "%s is plain http: cookies and pages can be read on the way. "
+                                 "Use https, and behind a TLS terminator write "
+                                 "AuthBitbucketCallbackURL with https://",
+                 site->origin);
 }
 
 /* ---- cookies ------------------------------------------------------------- */
