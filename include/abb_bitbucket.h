@@ -57,7 +57,7 @@ const char *abb_bitbucket_authorize_url(const abb_bitbucket_t *bitbucket, const 
 /*
  * Exchange an authorization code for tokens. Sent once. Lifetime: p.
  * Errors: ABB_EGRANT code not accepted; ABB_ECLIENT key, secret or callback
- * wrong; ABB_EUPSTREAM, ABB_ELIMIT could not ask.
+ * wrong; ABB_EUPSTREAM, ABB_ELIMIT, ABB_EGONE could not ask.
  * Source: RFC 6749 section 4.1.3.
  */
 apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const char *code,
@@ -68,7 +68,7 @@ apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const
  * Exchange a refresh token for a new pair; the old one is used up. Sent once.
  * A pair without a new refresh token keeps the old one. Lifetime: p.
  * Errors: ABB_EGRANT refused (revoked, or another already used it);
- * ABB_ECLIENT; ABB_EUPSTREAM, ABB_ELIMIT could not ask.
+ * ABB_ECLIENT; ABB_EUPSTREAM, ABB_ELIMIT, ABB_EGONE could not ask.
  * Source: RFC 6749 section 6; Bitbucket CHANGE-3052, 2026-05-04.
  */
 apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *refresh_token,
@@ -79,7 +79,8 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
  * Ask for the account, its addresses and its role in each of the workspaces, at
  * the same time. `workspaces` are slugs or uuids as rules name them, lower case.
  * Without the scope `email` the account has no address. Lifetime: p.
- * Errors: ABB_EACCOUNT; ABB_ESCOPE; ABB_ETOKEN; ABB_EUPSTREAM, ABB_ELIMIT.
+ * Errors: ABB_EACCOUNT; ABB_ESCOPE; ABB_ETOKEN; ABB_EUPSTREAM, ABB_ELIMIT,
+ * ABB_EGONE.
  */
 apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const char *access_token,
                                          const char *const *workspaces, int workspace_count,

@@ -28,8 +28,9 @@ typedef struct abb_recheck_t {
  * session->record holds the row. *doubt: sentence for the log or NULL.
  * session and err may not be NULL. Lifetime: p.
  * Errors: APR_NOTFOUND the session has ended, or ends now because Bitbucket
- * accepts neither its access nor its refresh token (err tells); ABB_ESCOPE;
- * ABB_EUPSTREAM, ABB_ELIMIT could not ask; ABB_ESTORE; ABB_ECRYPTO.
+ * accepts neither its access nor its refresh token (err tells); ABB_ESCOPE,
+ * ABB_ECLIENT the operator must act; ABB_EUPSTREAM, ABB_ELIMIT, ABB_EGONE could
+ * not ask; ABB_ESTORE; ABB_ECRYPTO.
  * Threads: any; waits for Bitbucket, and for another that asks for this session.
  */
 apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *session,

@@ -97,7 +97,8 @@ static int is_json(const char *content_type)
 
 static apr_interval_time_t retry_after(const char *text)
 {
-    apr_int64_t seconds = text && apr_isdigit(*text) ? apr_atoi64(text) : RETRY_AFTER_DEFAULT;
+    int is_number = text && *text && strspn(text, "0123456789") == strlen(text);
+    apr_int64_t seconds = is_number ? apr_atoi64(text) : RETRY_AFTER_DEFAULT;
 
     return apr_time_from_sec(seconds < 1                 ? 1
                              : seconds > RETRY_AFTER_MAX ? RETRY_AFTER_MAX
@@ -335,13 +336,26 @@ apr_status_t abb_bitbucket_fetch_grant(const abb_bitbucket_t *bitbucket, const c
 
 /* ---- addresses ----------------------------------------------------------- */
 
-/* A page's address is opaque, but it gets the token: same origin and API only. */
+/*
+ * A page's address is opaque, but it gets the token: same origin and API only.
+ * A path that climbs, raw or encoded, could leave the API.
+ */
 static int is_api_page(const abb_bitbucket_t *bitbucket, const char *url)
 {
     apr_size_t length = strlen(bitbucket->api_url);
+    const char *path = url + length;
+    const char *climb;
 
-    return strncmp(url, bitbucket->api_url, length) == 0 && url[length] == '/' &&
-           !strstr(url + length, "..") && !abb_http_check_url(url);
+    if (strncmp(url, bitbucket->api_url, length) != 0 || *path != '/' || abb_http_check_url(url)) {
+        return 0;
+    }
+    climb = strpbrk(path, "%\\?");
+    return !(climb && *climb != '?') && !strstr(path, "/.");
+}
+
+static const char *emails_url(const abb_bitbucket_t *bitbucket, apr_pool_t *p)
+{
+    return apr_pstrcat(p, bitbucket->api_url, "/user/emails?pagelen=100", NULL);
 }
 
 static int was_seen(const apr_array_header_t *urls, const char *url)
@@ -397,6 +411,8 @@ static apr_status_t take_emails(const abb_bitbucket_t *bitbucket, const char *ac
     apr_array_header_t *seen = apr_array_make(p, PAGES_MAX, sizeof(const char *));
     const char *next;
     apr_status_t status = read_emails(first, account, &next, p, err);
+
+    APR_ARRAY_PUSH(seen, const char *) = emails_url(bitbucket, p);
 
     while (status == APR_SUCCESS && next &&
            (status = check_page(bitbucket, seen, next, err)) == APR_SUCCESS) {
@@ -478,8 +494,7 @@ apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const
     visitor->grants = apr_pcalloc(p, (apr_size_t)(visitor->grant_count + 1) * sizeof(abb_grant_t));
     requests[ASK_USER] =
         api_request(apr_pstrcat(p, bitbucket->api_url, "/user", NULL), access_token, p);
-    requests[ASK_EMAILS] = api_request(
-        apr_pstrcat(p, bitbucket->api_url, "/user/emails?pagelen=100", NULL), access_token, p);
+    requests[ASK_EMAILS] = api_request(emails_url(bitbucket, p), access_token, p);
     for (int i = 0; i < visitor->grant_count; ++i) {
         begin_grant(&visitor->grants[i], workspaces[i], now, p);
         requests[ASK_WORKSPACES + i] =
