@@ -114,7 +114,11 @@ static int fits(int count, apr_size_t size)
     return count <= ABB_REQUEST_TICKETS_MAX && size <= ABB_REQUEST_TICKETS_SIZE_MAX;
 }
 
-/* Make room for one more attempt: the newest stay, as many as fit. */
+/*
+ * Make room for one more attempt: the newest stay, as many as fit. One that does
+ * not open may be a neighbour's under the same host name, so it counts as old, but
+ * goes only when there is no room.
+ */
 static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size_t new_size)
 {
     const apr_array_header_t *cookies =
@@ -131,7 +135,7 @@ static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size
     qsort(attempts, (apr_size_t)cookies->nelts, sizeof(*attempts), newest_first);
     for (int i = 0; i < cookies->nelts; ++i) {
         size += strlen(attempts[i].cookie->name) + strlen(attempts[i].cookie->value);
-        if (attempts[i].issued_at == 0 || !fits(++count, size)) {
+        if (!fits(++count, size)) {
             abb_request_delete_cookie(r, &visit->site->cookies, attempts[i].cookie->name);
         }
     }
