@@ -242,7 +242,7 @@ static void register_hooks(apr_pool_t *p)
 
     ap_hook_post_read_request(abb_authn_begin, NULL, NULL, APR_HOOK_REALLY_FIRST);
     /* Before mod_cache's, so that nobody is answered a callback from a cache. */
-    ap_hook_quick_handler(abb_endpoints_handle, NULL, NULL, APR_HOOK_FIRST);
+    ap_hook_quick_handler(abb_endpoints_handle, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_hook_check_authn(abb_authn_check, NULL, NULL, APR_HOOK_MIDDLE, AP_AUTH_INTERNAL_PER_CONF);
     /* Around mod_authz_core's, which comes last. */
     ap_hook_check_authz(abb_authn_check_access, NULL, NULL, APR_HOOK_FIRST,

@@ -79,6 +79,12 @@ apr_status_t abb_record_open(const abb_record_bytes_t *sealed, const abb_crypto_
 const abb_grant_t *abb_record_find_grant(const abb_record_t *record, const char *asked);
 
 /*
+ * Whether a grant (may be NULL) was checked at `oldest` or later. One dated more
+ * than two minutes ahead, after a jump of the clock, is not.
+ */
+int abb_record_is_fresh(const abb_grant_t *grant, apr_time_t oldest, apr_time_t now);
+
+/*
  * Put a grant into a record in place of the one for the same workspace, if any.
  * The array is copied, the strings are borrowed. Lifetime: p.
  * Errors: APR_ENOSPC when ABB_RECORD_GRANTS_MAX other grants are there.

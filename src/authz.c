@@ -7,8 +7,6 @@
 
 /* Longest name of a workspace or an account. */
 #define NAME_MAX_LENGTH 128
-/* How far ahead of our clock a row may be dated. */
-#define CLOCK_TOLERANCE apr_time_from_sec(120)
 
 /* ---- words --------------------------------------------------------------- */
 
@@ -101,20 +99,18 @@ const char *abb_authz_parse_workspaces(const char *line, const abb_authz_workspa
     return NULL;
 }
 
-static int is_usable(const abb_grant_t *grant, apr_time_t now, apr_interval_time_t age)
-{
-    return grant && grant->checked_at >= now - age && grant->checked_at <= now + CLOCK_TOLERANCE;
-}
-
 abb_authz_verdict_t abb_authz_check_workspaces(const abb_authz_workspaces_t *workspaces,
                                                const abb_record_t *record, apr_time_t now,
                                                const char **ask, apr_time_t *older_than)
 {
+    apr_time_t oldest = now - ABB_AUTHZ_REFUSAL_AGE;
+
     for (int i = 0; i < workspaces->count; ++i) {
         const abb_authz_workspace_t *rule = &workspaces->rules[i];
         const abb_grant_t *grant = abb_record_find_grant(record, rule->asked);
 
-        if (is_usable(grant, now, ABB_AUTHZ_GRANT_AGE) && grant->role >= rule->role) {
+        if (abb_record_is_fresh(grant, now - ABB_AUTHZ_GRANT_AGE, now) &&
+            grant->role >= rule->role) {
             return ABB_AUTHZ_GRANTED;
         }
     }
@@ -122,9 +118,9 @@ abb_authz_verdict_t abb_authz_check_workspaces(const abb_authz_workspaces_t *wor
     for (int i = 0; i < workspaces->count; ++i) {
         const char *asked = workspaces->rules[i].asked;
 
-        if (!is_usable(abb_record_find_grant(record, asked), now, ABB_AUTHZ_REFUSAL_AGE)) {
+        if (!abb_record_is_fresh(abb_record_find_grant(record, asked), oldest, now)) {
             *ask = asked;
-            *older_than = now - ABB_AUTHZ_REFUSAL_AGE;
+            *older_than = oldest;
             return ABB_AUTHZ_ASK;
         }
     }

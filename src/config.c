@@ -106,9 +106,15 @@ static server_config_t *configure(cmd_parms *cmd)
     return conf;
 }
 
+/* httpd shows the sentence as it is, so it names the directive. */
+static const char *complain(cmd_parms *cmd, const char *sentence)
+{
+    return apr_pstrcat(cmd->pool, cmd->cmd->name, ": ", sentence, NULL);
+}
+
 static const char *fault(cmd_parms *cmd, const char *value, const char *why)
 {
-    return apr_psprintf(cmd->pool, "'%s' %s", value, why);
+    return complain(cmd, apr_psprintf(cmd->temp_pool, "'%s' %s", value, why));
 }
 
 /* mod_info and dumps of the configuration print arguments as they stand in the tree. */
@@ -128,7 +134,9 @@ static const char *check_secret(cmd_parms *cmd, const char *specification)
     if (!names_source(specification)) {
         hide_arguments(cmd);
     }
-    return *specification ? NULL : "is empty: write the secret, file:PATH, env:NAME or exec:PATH";
+    return *specification
+               ? NULL
+               : fault(cmd, "", "is empty: write the secret, file:PATH, env:NAME or exec:PATH");
 }
 
 static const char *set_duration(cmd_parms *cmd, const char *text, apr_interval_time_t smallest,
@@ -139,8 +147,9 @@ static const char *set_duration(cmd_parms *cmd, const char *text, apr_interval_t
                      "is no duration: write a number with s, m, h or d, as in 90s or 12h");
     }
     if (*duration < smallest || *duration > largest) {
-        return apr_psprintf(cmd->pool, "'%s' is out of range: allowed are %ds to %lds", text,
-                            (int)apr_time_sec(smallest), (long)apr_time_sec(largest));
+        return fault(cmd, text,
+                     apr_psprintf(cmd->temp_pool, "is out of range: allowed are %lds to %lds",
+                                  (long)apr_time_sec(smallest), (long)apr_time_sec(largest)));
     }
     return NULL;
 }
@@ -155,7 +164,7 @@ static const char *set_client_id(cmd_parms *cmd, void *directory, const char *va
         }
     }
     if (!*value) {
-        return "is empty: copy the Key that Bitbucket shows for the OAuth client";
+        return fault(cmd, value, "is empty: copy the Key that Bitbucket shows");
     }
     configure(cmd)->client_id = value;
     return NULL;
@@ -171,7 +180,8 @@ static const char *set_client_secret(cmd_parms *cmd, void *directory, int count,
     }
     if (count > 1 && strncmp(specification, "exec:", 5) != 0) {
         hide_arguments(cmd);
-        return "takes one value: the secret, file:PATH, env:NAME, or exec:PATH with arguments";
+        return complain(cmd, "takes one value: the secret, file:PATH, env:NAME, or exec:PATH "
+                             "with arguments");
     }
     configure(cmd)->client_secret = specification;
     return check_secret(cmd, specification);
@@ -233,7 +243,7 @@ static const char *check_url(cmd_parms *cmd, const char *value)
 {
     const char *why = abb_http_check_url(value);
 
-    return why ? apr_psprintf(cmd->pool, "'%s' is refused: %s", value, why) : NULL;
+    return why ? fault(cmd, value, apr_pstrcat(cmd->temp_pool, "is refused: ", why, NULL)) : NULL;
 }
 
 static const char *set_authorize_url(cmd_parms *cmd, void *directory, const char *value)
@@ -274,8 +284,8 @@ static const char *set_http_timeout(cmd_parms *cmd, void *directory, const char 
             set_duration(cmd, total, apr_time_from_sec(1), HTTP_TIMEOUT_MAX, &conf->total_timeout);
     }
     if (!message && total && conf->connect_timeout > conf->total_timeout) {
-        message = apr_psprintf(cmd->pool, "'%s %s': connecting may not take longer than the whole",
-                               connect, total);
+        message = fault(cmd, apr_pstrcat(cmd->temp_pool, connect, " ", total, NULL),
+                        "is not possible: connecting may not take longer than the whole");
     }
     return message;
 }
@@ -310,18 +320,18 @@ static const char *set_proxy(cmd_parms *cmd, void *directory, const char *value)
 
 static const char *set_cookie_name(cmd_parms *cmd, void *directory, const char *value)
 {
+    apr_size_t length = strlen(value);
+    int is_good = length >= 1 && length <= 64 && strncmp(value, "__", 2) != 0;
+
     for (const char *c = value; *c; ++c) {
-        if (!apr_isalnum(*c) && !strchr("_-", *c)) {
-            return fault(cmd, value, "is no cookie name: letters, digits, '_' and '-' are allowed");
-        }
-    }
-    if (!*value || strlen(value) > 64 || strncmp(value, "__", 2) == 0) {
-        return fault(cmd, value,
-                     "is no cookie name: 1 to 64 characters, not starting with '__' (the prefixes "
-                     "__Host- and __Secure- are put in front where they apply)");
+        is_good &= apr_isalnum(*c) || *c == '_' || *c == '-';
     }
     configure(cmd)->cookie_name = value;
-    return NULL;
+    return is_good ? NULL
+                   : fault(cmd, value,
+                           "is no cookie name: 1 to 64 letters, digits, '_' and '-', not starting "
+                           "with '__' (the prefixes __Host- and __Secure- are put in front where "
+                           "they apply)");
 }
 
 static const char *set_cookie_domain(cmd_parms *cmd, void *directory, const char *value)
@@ -369,8 +379,8 @@ static const char *set_session_timeout(cmd_parms *cmd, void *directory, const ch
         message = set_duration(cmd, absolute, apr_time_from_sec(1), year, &conf->absolute_timeout);
     }
     if (!message && absolute && conf->idle_timeout > conf->absolute_timeout) {
-        message = apr_psprintf(cmd->pool, "'%s %s': idle may not be longer than absolute", idle,
-                               absolute);
+        message = fault(cmd, apr_pstrcat(cmd->temp_pool, idle, " ", absolute, NULL),
+                        "is not possible: idle may not be longer than absolute");
     }
     return message;
 }
@@ -381,8 +391,8 @@ static const char *set_session_keys(cmd_parms *cmd, void *directory, int count,
     apr_array_header_t *keys = apr_array_make(cmd->pool, count, sizeof(const char *));
 
     if (count == 0 || count > ABB_CRYPTO_KEYS_MAX) {
-        return apr_psprintf(cmd->pool, "takes 1 to %d keys, but %d are there", ABB_CRYPTO_KEYS_MAX,
-                            count);
+        return complain(cmd, apr_psprintf(cmd->temp_pool, "takes 1 to %d keys, but %d are there",
+                                          ABB_CRYPTO_KEYS_MAX, count));
     }
     for (int i = 0; i < count; ++i) {
         const char *message = check_secret(cmd, values[i]);

@@ -5,6 +5,7 @@
 #include <http_config.h>
 #include <http_core.h>
 #include <http_log.h>
+#include <http_request.h>
 
 #include "abb_log.h"
 #include "abb_text.h"
@@ -15,10 +16,6 @@ APLOG_USE_MODULE(auth_bitbucket);
 /* Largest form of the sign-out page, in bytes. */
 #define LOGOUT_FORM_MAX 8192
 
-/* Methods as bits of r->allowed. */
-#define GET (AP_METHOD_BIT << M_GET)
-#define POST (AP_METHOD_BIT << M_POST)
-
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err,
                   const char *return_path)
 {
@@ -27,10 +24,10 @@ static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err,
     return abb_refusal_send(r, err, &offers);
 }
 
-/* httpd writes the Allow header of a 405 from r->allowed; GET stands for HEAD too. */
-static int only_methods(request_rec *r, apr_int64_t methods)
+/* httpd writes the Allow header of a 405 itself; GET stands for HEAD too. also: may be NULL. */
+static int only_get(request_rec *r, const char *also)
 {
-    r->allowed = methods;
+    ap_allow_methods(r, REPLACE_ALLOW, "GET", also, NULL);
     return HTTP_METHOD_NOT_ALLOWED;
 }
 
@@ -71,7 +68,7 @@ static int handle_login(abb_visit_t *visit, request_rec *r)
     int status = OK;
 
     if (r->method_number != M_GET) {
-        return only_methods(r, GET);
+        return only_get(r, NULL);
     }
     if (!(query = query_of(visit, r, &status))) {
         return status;
@@ -174,8 +171,23 @@ static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_call
                : refuse(visit, r, &err, ticket->return_path);
 }
 
+/*
+ * Take the query out of the request: a code is a credential, and access logs and
+ * modules that come later would keep it.
+ */
+static const char *take_query(request_rec *r)
+{
+    const char *query = r->args;
+
+    r->args = NULL;
+    r->unparsed_uri = r->uri;
+    r->the_request = apr_pstrcat(r->pool, r->method, " ", r->uri, " ", r->protocol, NULL);
+    return query;
+}
+
 static int handle_callback(abb_visit_t *visit, request_rec *r)
 {
+    const char *query = take_query(r);
     abb_login_t login = abb_visit_login(visit);
     abb_login_callback_t callback;
     abb_ticket_t ticket;
@@ -184,10 +196,10 @@ static int handle_callback(abb_visit_t *visit, request_rec *r)
 
     /* A code is used up by its use, so nothing but a page load may bring it. */
     if (r->method_number != M_GET || r->header_only) {
-        return only_methods(r, GET);
+        return only_get(r, NULL);
     }
     abb_error_clear(&err);
-    if (abb_login_read_callback(r->args, &callback, r->pool, &err) != APR_SUCCESS) {
+    if (abb_login_read_callback(query, &callback, r->pool, &err) != APR_SUCCESS) {
         return refuse(visit, r, &err, NULL);
     }
     name = attempt_cookie_name(visit, r, callback.state);
@@ -294,7 +306,7 @@ static int handle_logout(abb_visit_t *visit, request_rec *r)
     int status = OK;
 
     if (r->method_number != M_GET && r->method_number != M_POST) {
-        return only_methods(r, GET | POST);
+        return only_get(r, "POST");
     }
     if (!(query = query_of(visit, r, &status))) {
         return status;
@@ -361,7 +373,7 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
     apr_status_t status;
 
     if (r->method_number != M_GET) {
-        return only_methods(r, GET);
+        return only_get(r, NULL);
     }
     abb_error_clear(&err);
     status = abb_visit_find_session(visit, &err);

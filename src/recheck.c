@@ -30,9 +30,8 @@ static apr_status_t ended(abb_error_t *err, const char *why)
 
 static int has_row(const abb_session_t *session, const char *workspace, apr_time_t older_than)
 {
-    const abb_grant_t *grant = abb_record_find_grant(&session->record, workspace);
-
-    return grant && grant->checked_at >= older_than;
+    return abb_record_is_fresh(abb_record_find_grant(&session->record, workspace), older_than,
+                               apr_time_now());
 }
 
 static apr_status_t load(job_t *job)

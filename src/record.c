@@ -20,6 +20,9 @@
 
 #define PURPOSE "session"
 
+/* How far ahead of our clock a row may be dated. */
+#define CLOCK_TOLERANCE apr_time_from_sec(120)
+
 /* Which strings an account has, in the order of open_head_t.strings. */
 static const apr_size_t account_strings[] = {
     offsetof(abb_account_t, uuid),         offsetof(abb_account_t, account_id),
@@ -294,6 +297,11 @@ const abb_grant_t *abb_record_find_grant(const abb_record_t *record, const char 
         }
     }
     return NULL;
+}
+
+int abb_record_is_fresh(const abb_grant_t *grant, apr_time_t oldest, apr_time_t now)
+{
+    return grant && grant->checked_at >= oldest && grant->checked_at <= now + CLOCK_TOLERANCE;
 }
 
 apr_status_t abb_record_put_grant(abb_record_t *record, const abb_grant_t *grant, apr_pool_t *p)
