@@ -38,9 +38,11 @@ typedef struct abb_store_record_t {
     apr_time_t expires_at;
     /* It is gone when not touched for this long; 0: no such limit. */
     apr_interval_time_t idle;
-    /* Out only: when it was last touched, and how often it was replaced. */
+    /* Out only: when it was last touched; a number that each replacement changes. */
     apr_time_t last_seen;
     apr_uint64_t generation;
+    /* Out only: when the lease on it runs out, also in the past; 0: given back or never taken. */
+    apr_time_t leased_until;
 } abb_store_record_t;
 
 /* Figures for people. A figure that an engine cannot know is -1. */

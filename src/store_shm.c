@@ -7,8 +7,6 @@
 #define READ_ATTEMPTS 128
 /* How many buckets a put looks at in search of expired records. */
 #define SWEEP_LENGTH 8
-/* The same when the store is full and something living would have to go. */
-#define SWEEP_LENGTH_FULL 256
 
 /* ---- blocks; the lock is held -------------------------------------------- */
 
@@ -23,7 +21,7 @@ static void free_chain_locked(abb_segment_t *engine, apr_uint32_t number)
         SET(head->kind, BLOCK_FREE);
         SET(head->next, header->first_free);
         header->first_free = number;
-        ++header->free_count;
+        SET(header->free_count, header->free_count + 1);
         number = next;
     }
 }
@@ -35,7 +33,7 @@ static apr_uint32_t take_block_locked(abb_segment_t *engine)
 
     if (number) {
         header->first_free = ((block_head_t *)block_at(engine, number))->next;
-        --header->free_count;
+        SET(header->free_count, header->free_count - 1);
     }
     return number;
 }
@@ -50,37 +48,57 @@ static void remove_record_locked(abb_segment_t *engine, apr_uint32_t number)
     abb_segment_bucket_remove_locked(engine, bucket, number);
     abb_segment_list_remove_locked(engine, number);
     free_chain_locked(engine, number);
-    --engine->header->record_count;
+    SET(engine->header->record_count, engine->header->record_count - 1);
     abb_segment_end_change(engine, bucket);
 }
 
 /* ---- room for more; the lock is held ------------------------------------- */
 
-static void sweep_bucket_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_time_t now)
+/* Remove a bucket's expired records. Returns the earliest limit of the others. */
+static apr_time_t sweep_bucket_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_time_t now)
 {
     apr_uint32_t number = engine->buckets[bucket];
+    apr_time_t earliest = APR_INT64_MAX;
 
     while (number) {
         record_block_t *record = record_at(engine, number);
         apr_uint32_t next = record->bucket_next;
+        apr_time_t end = abb_segment_end_of(record);
 
-        if (!abb_segment_is_living(record, now)) {
+        if (now >= end) {
             remove_record_locked(engine, number);
             COUNT(engine->header->expired);
         }
+        else if (end < earliest) {
+            earliest = end;
+        }
         number = next;
     }
+    return earliest;
 }
 
 /* Remove expired records of the next buckets; a hand goes round over all of them. */
-static void sweep_locked(abb_segment_t *engine, apr_uint32_t buckets, apr_time_t now)
+static void sweep_some_locked(abb_segment_t *engine, apr_time_t now)
 {
     header_t *header = engine->header;
 
-    while (buckets-- > 0) {
+    for (int i = 0; i < SWEEP_LENGTH; ++i) {
         header->sweep_bucket = (header->sweep_bucket + 1) % header->bucket_count;
         sweep_bucket_locked(engine, header->sweep_bucket, now);
     }
+}
+
+/* Remove all expired records, and note until when there is no point in looking again. */
+static void sweep_all_locked(abb_segment_t *engine, apr_time_t now)
+{
+    apr_time_t earliest = APR_INT64_MAX;
+
+    for (apr_uint32_t bucket = 0; bucket < engine->header->bucket_count; ++bucket) {
+        apr_time_t end = sweep_bucket_locked(engine, bucket, now);
+
+        earliest = end < earliest ? end : earliest;
+    }
+    engine->header->quiet_until = earliest;
 }
 
 static void make_room_locked(abb_segment_t *engine, apr_uint32_t blocks, apr_uint32_t spared,
@@ -88,9 +106,9 @@ static void make_room_locked(abb_segment_t *engine, apr_uint32_t blocks, apr_uin
 {
     header_t *header = engine->header;
 
-    sweep_locked(engine, SWEEP_LENGTH, now);
-    if (header->free_count < blocks) {
-        sweep_locked(engine, SWEEP_LENGTH_FULL, now);
+    sweep_some_locked(engine, now);
+    if (header->free_count < blocks && now >= header->quiet_until) {
+        sweep_all_locked(engine, now);
     }
     while (header->free_count < blocks) {
         apr_uint32_t victim = header->oldest;
@@ -212,13 +230,26 @@ static void fill_record_locked(abb_segment_t *engine, apr_uint32_t number,
     write_part(&cursor, in->sealed, in->sealed_size);
 }
 
-/* Make a filled chain a record; from the kind on it survives a repair. */
-static void insert_record_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_uint32_t number)
+/*
+ * Make a filled chain a record, in the list before `newer` (0: the most recent);
+ * from the kind on it survives a repair.
+ */
+static void insert_record_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_uint32_t number,
+                                 apr_uint32_t newer)
 {
-    __atomic_store_n(&record_at(engine, number)->head.kind, BLOCK_RECORD, __ATOMIC_SEQ_CST);
+    header_t *header = engine->header;
+    record_block_t *record = record_at(engine, number);
+    apr_time_t end = abb_segment_end_of(record);
+
+    abb_segment_begin_change(engine, bucket);
+    __atomic_store_n(&record->head.kind, BLOCK_RECORD, __ATOMIC_SEQ_CST);
     abb_segment_bucket_insert_locked(engine, bucket, number);
-    abb_segment_list_append_locked(engine, number);
-    ++engine->header->record_count;
+    abb_segment_list_insert_locked(engine, number, newer);
+    SET(header->record_count, header->record_count + 1);
+    if (end < header->quiet_until) {
+        header->quiet_until = end;
+    }
+    abb_segment_end_change(engine, bucket);
 }
 
 static apr_status_t check_size(const abb_segment_t *engine, const abb_store_record_t *record,
@@ -243,6 +274,7 @@ static void read_head(const record_block_t *record, abb_store_record_t *out)
     out->idle = LOAD(record->idle);
     out->last_seen = LOAD(record->last_seen);
     out->generation = LOAD(record->generation);
+    out->leased_until = LOAD(record->leased_until);
     out->open = NULL;
     out->sealed = NULL;
 }
@@ -369,9 +401,7 @@ static apr_status_t put_locked(abb_segment_t *engine, const abb_store_key_t *key
     make_room_locked(engine, blocks, 0, now);
     number = build_chain_locked(engine, blocks);
     fill_record_locked(engine, number, key, record, now);
-    abb_segment_begin_change(engine, bucket);
-    insert_record_locked(engine, bucket, number);
-    abb_segment_end_change(engine, bucket);
+    insert_record_locked(engine, bucket, number, 0);
     return APR_SUCCESS;
 }
 
@@ -416,9 +446,7 @@ static apr_status_t replace_locked(abb_segment_t *engine, const abb_store_key_t 
     fill_record_locked(engine, number, key, record, now);
     carry_over(record_at(engine, old), record_at(engine, number));
     /* The new one counts before the old one goes: a death in between loses neither. */
-    abb_segment_begin_change(engine, bucket);
-    insert_record_locked(engine, bucket, number);
-    abb_segment_end_change(engine, bucket);
+    insert_record_locked(engine, bucket, number, old);
     remove_record_locked(engine, old);
     return APR_SUCCESS;
 }
@@ -460,7 +488,7 @@ static apr_status_t touch_locked(abb_segment_t *engine, const abb_store_key_t *k
 
         SET(record->last_seen, now);
         abb_segment_list_remove_locked(engine, number);
-        abb_segment_list_append_locked(engine, number);
+        abb_segment_list_insert_locked(engine, number, 0);
     }
     return APR_SUCCESS;
 }
@@ -491,8 +519,8 @@ static apr_status_t lease_locked(abb_segment_t *engine, const abb_store_key_t *k
         return ABB_ECHANGED;
     }
     *holder = engine->header->next_holder++;
-    record->lease_holder = *holder;
-    record->leased_until = now + duration;
+    SET(record->lease_holder, *holder);
+    SET(record->leased_until, now + duration);
     return APR_SUCCESS;
 }
 
@@ -520,8 +548,8 @@ static apr_status_t release_locked(abb_segment_t *engine, const abb_store_key_t 
     if (record_at(engine, number)->lease_holder != holder) {
         return ABB_ECHANGED;
     }
-    record_at(engine, number)->lease_holder = 0;
-    record_at(engine, number)->leased_until = 0;
+    SET(record_at(engine, number)->lease_holder, 0);
+    SET(record_at(engine, number)->leased_until, 0);
     return APR_SUCCESS;
 }
 

@@ -85,7 +85,7 @@ static void adopt_record(abb_segment_t *engine, apr_uint32_t number)
         disown_record(engine, twin);
     }
     abb_segment_bucket_insert_locked(engine, abb_segment_bucket_of_record(engine, record), number);
-    abb_segment_list_append_locked(engine, number);
+    abb_segment_list_insert_locked(engine, number, 0);
     ++engine->header->record_count;
 }
 
@@ -99,6 +99,7 @@ static void forget_structure(abb_segment_t *engine)
     }
     header->oldest = header->newest = 0;
     header->record_count = 0;
+    header->quiet_until = 0;
     for (apr_uint32_t i = 1; i <= header->block_count; ++i) {
         block_head_t *head = block_at(engine, i);
 

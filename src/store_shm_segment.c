@@ -130,11 +130,18 @@ apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket,
     return 0;
 }
 
-int abb_segment_is_living(const record_block_t *record, apr_time_t now)
+apr_time_t abb_segment_end_of(const record_block_t *record)
 {
     apr_int64_t idle = LOAD(record->idle);
+    apr_int64_t expires_at = LOAD(record->expires_at);
+    apr_int64_t idle_end = LOAD(record->last_seen) + idle;
 
-    return now < LOAD(record->expires_at) && (idle == 0 || now < LOAD(record->last_seen) + idle);
+    return idle && idle_end < expires_at ? idle_end : expires_at;
+}
+
+int abb_segment_is_living(const record_block_t *record, apr_time_t now)
+{
+    return now < abb_segment_end_of(record);
 }
 
 apr_uint32_t abb_segment_blocks_for(const abb_store_record_t *record)
@@ -217,37 +224,26 @@ void abb_segment_end_change(abb_segment_t *engine, apr_uint32_t bucket)
 
 /* ---- lists; the lock is held --------------------------------------------- */
 
-void abb_segment_list_remove_locked(abb_segment_t *engine, apr_uint32_t number)
+/* Make `older` and `newer` (0: an end of the list) neighbours. */
+static void join_locked(abb_segment_t *engine, apr_uint32_t older, apr_uint32_t newer)
 {
-    record_block_t *record = record_at(engine, number);
-
-    if (record->older) {
-        record_at(engine, record->older)->newer = record->newer;
-    }
-    else {
-        engine->header->oldest = record->newer;
-    }
-    if (record->newer) {
-        record_at(engine, record->newer)->older = record->older;
-    }
-    else {
-        engine->header->newest = record->older;
-    }
+    SET(*(older ? &record_at(engine, older)->newer : &engine->header->oldest), newer);
+    SET(*(newer ? &record_at(engine, newer)->older : &engine->header->newest), older);
 }
 
-void abb_segment_list_append_locked(abb_segment_t *engine, apr_uint32_t number)
+void abb_segment_list_remove_locked(abb_segment_t *engine, apr_uint32_t number)
 {
-    record_block_t *record = record_at(engine, number);
+    const record_block_t *record = record_at(engine, number);
 
-    record->older = engine->header->newest;
-    record->newer = 0;
-    if (record->older) {
-        record_at(engine, record->older)->newer = number;
-    }
-    else {
-        engine->header->oldest = number;
-    }
-    engine->header->newest = number;
+    join_locked(engine, record->older, record->newer);
+}
+
+void abb_segment_list_insert_locked(abb_segment_t *engine, apr_uint32_t number, apr_uint32_t newer)
+{
+    apr_uint32_t older = newer ? record_at(engine, newer)->older : engine->header->newest;
+
+    join_locked(engine, older, number);
+    join_locked(engine, number, newer);
 }
 
 void abb_segment_bucket_insert_locked(abb_segment_t *engine, apr_uint32_t bucket,

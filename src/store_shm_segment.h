@@ -87,6 +87,8 @@ typedef struct {
     apr_uint32_t oldest;
     apr_uint32_t newest;
     apr_uint32_t sweep_bucket;
+    /* No record's limit is before this time. */
+    apr_int64_t quiet_until;
     apr_uint64_t next_holder;
     apr_uint64_t next_generation;
     apr_uint64_t hits;
@@ -153,6 +155,9 @@ apr_uint32_t abb_segment_bucket_of_record(const abb_segment_t *engine,
 apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket,
                               const abb_store_key_t *key);
 
+/* When a record's earlier limit is reached. Safe without the lock. */
+apr_time_t abb_segment_end_of(const record_block_t *record);
+
 /* Whether a record is within both its limits. Safe without the lock. */
 int abb_segment_is_living(const record_block_t *record, apr_time_t now);
 
@@ -182,9 +187,12 @@ void abb_segment_end_change(abb_segment_t *engine, apr_uint32_t bucket);
 /* The count that a bucket belongs to. */
 apr_uint32_t *abb_segment_sequence_of(abb_segment_t *engine, apr_uint32_t bucket);
 
-/* Links of records. The lock is held. */
+/*
+ * Links of records. A record goes into the list before the one that is touched
+ * more recently, or with 0 to the end of the most recent. The lock is held.
+ */
 void abb_segment_list_remove_locked(abb_segment_t *engine, apr_uint32_t number);
-void abb_segment_list_append_locked(abb_segment_t *engine, apr_uint32_t number);
+void abb_segment_list_insert_locked(abb_segment_t *engine, apr_uint32_t number, apr_uint32_t newer);
 void abb_segment_bucket_insert_locked(abb_segment_t *engine, apr_uint32_t bucket,
                                       apr_uint32_t number);
 void abb_segment_bucket_remove_locked(abb_segment_t *engine, apr_uint32_t bucket,
