@@ -39,6 +39,8 @@ typedef struct abb_session_t {
     apr_time_t expires_at;
     /* When it ends in any case. */
     apr_time_t absolute_end;
+    /* When somebody's lease on it runs out, as in abb_store_record_t. */
+    apr_time_t leased_until;
     /* First digits of the key: names the session in logs, tells nothing. */
     char tag[9];
 } abb_session_t;
@@ -68,6 +70,13 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
                                 const abb_record_private_t *private_part, apr_time_t now,
                                 const char **cookie, abb_session_t **session, apr_pool_t *p,
                                 abb_error_t *err);
+
+/*
+ * Read the open part of a session again, as it is in the store now.
+ * Lifetime of what session->record holds: p. Errors: APR_NOTFOUND; ABB_ESTORE.
+ */
+apr_status_t abb_session_look(const abb_sessions_t *sessions, abb_session_t *session,
+                              apr_time_t now, apr_pool_t *p, abb_error_t *err);
 
 /*
  * Read a session again, both parts, as it is in the store now.

@@ -19,7 +19,9 @@ TAP_PLAN = re.compile(r"\s*1\.\.(\d+)\s*$")
 TAP_RESULT = re.compile(r"\s*(not )?ok\b(?P<number> \d+)?(?P<rest>.*)$")
 TAP_DIRECTIVE = re.compile(r"#\s*(SKIP|TODO)\b", re.IGNORECASE)
 
-TRS_RESULT = re.compile(r"^:test-result:\s*(?P<word>[A-Z]+)(?P<name>[^\n]*)$", re.MULTILINE)
+# One line for the program, or with automake's TAP driver one for each test; then how it ended.
+TRS_RESULT = re.compile(r"^:test-result:\s*([A-Z]+)", re.MULTILINE)
+TRS_END = re.compile(r"^:global-test-result:\s*([A-Z]+)", re.MULTILINE)
 
 
 class Counts(NamedTuple):
@@ -61,22 +63,20 @@ def count_tap(text):
 
 def count_program(trs):
     """One program that automake ran: its .trs file says how it ended, its .log what it printed."""
-    results = TRS_RESULT.findall(trs.read_text(errors="replace"))
-    if not results:
+    said = trs.read_text(errors="replace")
+    results, end = TRS_RESULT.findall(said), TRS_END.search(said)
+    if not results or not end:
         complain(trs, "says no result")
         return FAILED
-    if any(name.strip() for _, name in results):  # automake's TAP driver has told the tests apart
-        return sum((WORDS.get(word, FAILED) for word, _ in results), Counts())
-    ended = WORDS.get(results[0][0], FAILED)
     log = trs.with_suffix(".log")
     counts, planned = count_tap(log.read_text(errors="replace")) if log.exists() else (Counts(), 0)
     told = sum(counts)
     if not told and not planned:
-        return ended
+        return sum((WORDS.get(word, FAILED) for word in results), Counts())
     if planned > told:
         complain(log, f"promises {planned} tests but tells of {told}")
         counts += Counts(failed=planned - told)
-    if ended == FAILED and not counts.failed:
+    if WORDS.get(end.group(1), FAILED) == FAILED and not counts.failed:
         complain(log, "the program failed, though none of its tests did")
         counts += FAILED
     return counts

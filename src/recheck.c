@@ -15,10 +15,13 @@ typedef struct {
     abb_error_t *err;
 } job_t;
 
-/* Longest time a holder may take: a refresh and two questions, and some room. */
+/*
+ * Longer than a holder can take: a question that needs its second way (two
+ * exchanges), a refresh, the question again; and some room.
+ */
 static apr_interval_time_t lease_duration(const abb_recheck_t *recheck)
 {
-    return 3 * recheck->bitbucket->http_settings.total_timeout + apr_time_from_sec(5);
+    return 5 * recheck->bitbucket->http_settings.total_timeout + apr_time_from_sec(5);
 }
 
 /* Whatever was noted before, the session has ended. */
@@ -123,14 +126,39 @@ static apr_status_t ask_with_good_token(job_t *job, const char *workspace, abb_g
     return status;
 }
 
+/* ---- one at a time ------------------------------------------------------- */
+
+/* What one saw while another held the lease. */
+typedef struct {
+    int has_waited;
+    apr_uint64_t generation;
+    apr_time_t leased_until;
+} wait_t;
+
+/*
+ * Whether the one that was waited for asked in vain: it gave the lease back, but
+ * the record is as before. When the lease ran out instead, the holder died.
+ */
+static int was_in_vain(const job_t *job, const wait_t *wait)
+{
+    int has_died = wait->leased_until != 0 && wait->leased_until <= apr_time_now();
+
+    return wait->has_waited && !has_died && job->session->generation == wait->generation;
+}
+
 static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_than,
-                         const char **doubt)
+                         const wait_t *wait, const char **doubt)
 {
     abb_grant_t grant;
     apr_status_t status = load(job);
 
     if (status != APR_SUCCESS || has_row(job->session, workspace, older_than)) {
         return status;
+    }
+    if (was_in_vain(job, wait)) {
+        return abb_error_set(job->err, ABB_EUPSTREAM,
+                             "another request just asked Bitbucket in vain for session %s",
+                             job->session->tag);
     }
     if ((status = ask_with_good_token(job, workspace, &grant, doubt)) != APR_SUCCESS) {
         return status;
@@ -145,31 +173,37 @@ static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_tha
 
 /*
  * Take the lease, or wait until whoever has it is done. *holder is 0 when the
- * other brought the answer that was wanted.
+ * other brought the answer that was wanted. Each look's memory is given back.
  */
 static apr_status_t take_lease(job_t *job, const char *workspace, apr_time_t older_than,
-                               apr_uint64_t *holder)
+                               apr_uint64_t *holder, wait_t *wait, apr_pool_t *scratch)
 {
-    const abb_store_t *store = job->recheck->sessions->store;
+    const abb_sessions_t *sessions = job->recheck->sessions;
     apr_interval_time_t duration = lease_duration(job->recheck);
     apr_time_t deadline = apr_time_now() + duration;
+    abb_session_t seen = *job->session;
 
-    *holder = 0;
     for (;;) {
         apr_status_t status =
-            abb_store_lease(store, &job->session->key, duration, apr_time_now(), holder, job->err);
+            abb_store_lease(sessions->store, &seen.key, duration, apr_time_now(), holder, job->err);
 
         if (status != ABB_ECHANGED) {
             return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
         }
         if (apr_time_now() > deadline) {
             return abb_error_set(job->err, ABB_EUPSTREAM,
-                                 "another request still asks Bitbucket for session %s",
-                                 job->session->tag);
+                                 "another request still asks Bitbucket for session %s", seen.tag);
         }
+        wait->has_waited = 1;
         apr_sleep(WAIT_INTERVAL);
-        if ((status = load(job)) != APR_SUCCESS || has_row(job->session, workspace, older_than)) {
-            return status;
+        apr_pool_clear(scratch);
+        status = abb_session_look(sessions, &seen, apr_time_now(), scratch, job->err);
+        if (status != APR_SUCCESS) {
+            return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
+        }
+        wait->leased_until = seen.leased_until;
+        if (has_row(&seen, workspace, older_than)) {
+            return load(job);
         }
     }
 }
@@ -178,9 +212,11 @@ apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *
                                    const char *workspace, apr_time_t older_than, const char **doubt,
                                    apr_pool_t *p, abb_error_t *err)
 {
-    job_t job;
-    apr_uint64_t holder;
+    wait_t wait = {0, session->generation, 0};
+    apr_uint64_t holder = 0;
+    apr_pool_t *scratch;
     apr_status_t status;
+    job_t job;
 
     memset(&job, 0, sizeof(job));
     job.recheck = recheck;
@@ -188,11 +224,13 @@ apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *
     job.pool = p;
     job.err = err;
     *doubt = NULL;
-    status = take_lease(&job, workspace, older_than, &holder);
+    apr_pool_create(&scratch, p);
+    status = take_lease(&job, workspace, older_than, &holder, &wait, scratch);
+    apr_pool_destroy(scratch);
     if (status != APR_SUCCESS || !holder) {
         return status;
     }
-    status = work(&job, workspace, older_than, doubt);
+    status = work(&job, workspace, older_than, &wait, doubt);
     abb_store_release(recheck->sessions->store, &session->key, holder, NULL);
     return status;
 }

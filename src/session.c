@@ -65,6 +65,7 @@ static apr_status_t take_record(abb_session_t *session, const abb_store_record_t
         return abb_error_set(err, ABB_ESTORE, "the record of session %s is damaged", session->tag);
     }
     session->generation = stored->generation;
+    session->leased_until = stored->leased_until;
     session->absolute_end = stored->expires_at;
     session->expires_at = stored->idle
                               ? earlier(stored->expires_at, stored->last_seen + stored->idle)
@@ -160,6 +161,16 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
     *cookie = abb_text_base64url_encode(created->id, sizeof(created->id), p);
     *session = created;
     return APR_SUCCESS;
+}
+
+apr_status_t abb_session_look(const abb_sessions_t *sessions, abb_session_t *session,
+                              apr_time_t now, apr_pool_t *p, abb_error_t *err)
+{
+    abb_store_record_t stored;
+    apr_status_t status =
+        abb_store_get(sessions->store, &session->key, ABB_STORE_OPEN_PART, now, &stored, p, err);
+
+    return status == APR_SUCCESS ? take_record(session, &stored, p, err) : status;
 }
 
 apr_status_t abb_session_reload(const abb_sessions_t *sessions, abb_session_t *session,

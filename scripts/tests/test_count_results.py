@@ -73,12 +73,32 @@ def test_program_that_fails_after_its_last_test(tmp_path):
     assert "though none of its tests did" in said
 
 
-def test_results_of_automakes_tap_driver(tmp_path):
-    (tmp_path / "t.trs").write_text(
-        ":test-result: PASS 1 - a\n:test-result: FAIL 2 - b\n:test-result: SKIP 3 - c # SKIP why\n"
-        ":global-test-result: FAIL\n")
-    (tmp_path / "t.log").write_text("ok 1 - a\nnot ok 2 - b\nok 3 - c # SKIP why\n")
+def tap_driver(directory, end, results, log):
+    """As automake's tap-driver.sh leaves a program."""
+    said = "".join(f":test-result: {result}\n" for result in results)
+    (directory / "t.trs").write_text(f":global-test-result: {end}\n:recheck: no\n:copy-in-global-log: no\n{said}")
+    (directory / "t.log").write_text(log)
+
+
+def test_automakes_tap_driver(tmp_path):
+    """The exit status that goes with a failing test is no second failure."""
+    tap_driver(tmp_path, "ERROR", ["PASS", "FAIL", "SKIP", "ERROR"],
+               "1..3\nok 1 - a\nPASS: t 1 - a\nnot ok 2 - b\nFAIL: t 2 - b\nok 3 - c # SKIP why\n"
+               "SKIP: t 3 - c # SKIP why\nERROR: t - exited with status 1\n")
     assert count(tmp_path)[0] == "1 1 1"
+
+
+def test_automakes_tap_driver_and_a_crash_at_the_end(tmp_path):
+    tap_driver(tmp_path, "ERROR", ["PASS", "ERROR"],
+               "1..1\nok 1 - a\nPASS: t 1 - a\nERROR: t - exited with status 139\n")
+    counted, said = count(tmp_path)
+    assert counted == "1 1 0"
+    assert "though none of its tests did" in said
+
+
+def test_automakes_tap_driver_and_no_tap(tmp_path):
+    tap_driver(tmp_path, "ERROR", ["ERROR"], "no such file\nERROR: t - missing test plan\n")
+    assert count(tmp_path)[0] == "0 1 0"
 
 
 def test_empty_trs_has_failed(tmp_path):

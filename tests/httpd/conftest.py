@@ -1,0 +1,12 @@
+"""Fixtures of the tests against a real httpd; see harness/."""
+
+import pytest
+
+pytest.register_assert_rewrite("harness")
+
+from harness.fixtures import (browser, clock, log_watch, logs, mpm, new_browser, pytest_generate_tests,  # noqa: E402,F401
+                              pytest_runtest_makereport, scratch, shared_simulator, simulator, site, start_server)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "one_mpm: does not depend on the MPM and runs on one")

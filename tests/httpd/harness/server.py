@@ -1,0 +1,219 @@
+"""httpd's life: start, reload, stop. Ends what it started and nothing else."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from . import certificates, config
+from .clock import Clock
+from .simulator import Simulator
+
+SANITIZED = os.environ.get("ABB_SANITIZE") == "1"
+START_SECONDS = 60 if SANITIZED else 20
+STOP_SECONDS = 30 if SANITIZED else 15
+
+
+def web_user() -> str | None:
+    """Whom httpd's children run as: only root may choose."""
+    if os.getuid() != 0:
+        return None
+    pwd.getpwnam("www-data")
+    return "www-data"
+
+
+def _library(name: str) -> str:
+    found = subprocess.run(["gcc", "-print-file-name=" + name], capture_output=True, text=True).stdout.strip()
+    if not os.path.isabs(found):
+        raise RuntimeError(f"ABB_SANITIZE=1, but gcc has no {name}")
+    return found
+
+
+class Server:
+    """A private httpd. Its directory is removed with it, unless ABB_KEEP_LOGS is set."""
+
+    def __init__(self, hosts: Sequence[config.VirtualHost], simulator: Simulator | None = None, mpm: str = "event",
+                 main: str = "", environment: Mapping[str, str] | None = None, clock: Clock | None = None) -> None:
+        self.hosts = list(hosts)
+        self.mpm = mpm
+        self.root = Path(tempfile.mkdtemp(prefix="abb-httpd-"))
+        self.root.chmod(0o755)
+        self._environment = dict(environment or {})
+        self._clock = clock
+        self._process: subprocess.Popen[bytes] | None = None
+        config.write_content(self.root)
+        if any(host.tls for host in self.hosts):
+            certificates.write(self.root / "conf" / "site", [host.name for host in self.hosts])
+        if simulator:
+            main = config.bitbucket_text(simulator.authorize_url, simulator.token_url, simulator.api_url) + main
+            for host in self.hosts:
+                simulator.register(host.client_id, host.client_secret, host.callback_url, scopes=list(host.scopes))
+        self.write_config(main)
+
+    def write_config(self, main: str = "") -> None:
+        self.config_file.write_text("\n".join([config.base_text(self.root, self.mpm, web_user()), main,
+                                               *(host.text() for host in self.hosts)]) + "\n")
+
+    # -- files
+
+    @property
+    def config_file(self) -> Path:
+        return self.root / "conf" / "httpd.conf"
+
+    @property
+    def content(self) -> Path:
+        return self.root / "content"
+
+    @property
+    def error_log(self) -> Path:
+        return self.root / "logs" / "error.log"
+
+    def log_files(self) -> list[Path]:
+        return sorted((self.root / "logs").glob("*"))
+
+    def sanitizer_reports(self) -> list[Path]:
+        return sorted((self.root / "sanitizer").glob("*"))
+
+    # -- running the program
+
+    def _full_environment(self) -> dict[str, str]:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("BITBUCKET_")}
+        preload = []
+        if SANITIZED:
+            reports = self.root / "sanitizer" / "report"
+            preload.append(_library("libasan.so"))
+            environment["ASAN_OPTIONS"] = f"detect_leaks=0:halt_on_error=1:abort_on_error=1:log_path={reports}"
+            environment["UBSAN_OPTIONS"] = f"halt_on_error=1:print_stacktrace=1:log_path={reports}"
+        if self._clock:
+            preload.append(str(self._clock.library))
+            environment["ABB_TEST_CLOCK"] = str(self._clock.file)
+        if preload:
+            environment["LD_PRELOAD"] = " ".join(preload)
+        return {**environment, "LC_ALL": "C.UTF-8", **self._environment}
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run httpd to its end, as in run("-t")."""
+        return subprocess.run([str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file),
+                               *arguments], env=self._full_environment(), stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+
+    @property
+    def pid(self) -> int:
+        assert self._process
+        return self._process.pid
+
+    def start(self) -> "Server":
+        """Errors: RuntimeError with what httpd said."""
+        with open(self.root / "logs" / "console", "ab") as console:
+            self._process = subprocess.Popen(
+                [str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file), "-DFOREGROUND"],
+                env=self._full_environment(), stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                start_new_session=True)
+        try:
+            self._await_starts(1)
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def _starts(self) -> int:
+        log = self.error_log.read_text(errors="replace") if self.error_log.exists() else ""
+        return len(re.findall("resuming normal operations", log))
+
+    def _await_starts(self, wanted: int) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while self._starts() < wanted or not self._accepts():
+            if self._process and self._process.poll() is not None:
+                raise RuntimeError("httpd ended:\n" + self.tail())
+            if time.monotonic() > deadline:
+                raise RuntimeError("httpd did not start in time:\n" + self.tail())
+            time.sleep(0.02)
+
+    def _accepts(self) -> bool:
+        try:
+            for host in self.hosts:
+                socket.create_connection(("127.0.0.1", host.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    def tail(self, lines: int = 40) -> str:
+        texts = [path.read_text(errors="replace") for path in (self.root / "logs" / "console", self.error_log)
+                 if path.exists()]
+        return "\n".join("\n".join(text.splitlines()[-lines:]) for text in texts)
+
+    def reload(self, how: signal.Signals = signal.SIGUSR1) -> None:
+        """SIGUSR1 is graceful, SIGHUP restart."""
+        starts = self._starts()
+        os.kill(self.pid, how)
+        self._await_starts(starts + 1)
+
+    # -- processes
+
+    def processes(self) -> list[int]:
+        """All processes of this server: they share its process group."""
+        return [pid for pid, group, _ in _all_processes() if group == self.pid]
+
+    def children(self) -> list[int]:
+        return [pid for pid, group, parent in _all_processes() if group == self.pid and parent == self.pid]
+
+    def last_answering_process(self) -> int:
+        """From the access log."""
+        return int((self.root / "logs" / "access.log").read_text().splitlines()[-1].split()[0])
+
+    # -- end
+
+    def stop(self) -> None:
+        """Errors: RuntimeError when httpd or a process of its stays behind (they are ended then)."""
+        if not self._process:
+            return
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise RuntimeError("httpd did not stop:\n" + self.tail()) from None
+        deadline = time.monotonic() + STOP_SECONDS
+        while self.processes():
+            if time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError("processes of httpd stayed behind")
+            time.sleep(0.02)
+        self._process = None
+
+    def kill(self) -> None:
+        if self._process:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        if not os.environ.get("ABB_KEEP_LOGS"):
+            shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _all_processes() -> list[tuple[int, int, int]]:
+    """Process, group and parent of all that live; zombies do not."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if fields[0] != "Z":
+                found.append((int(entry.name), int(fields[2]), int(fields[1])))
+    return found

@@ -1,0 +1,12 @@
+"""The module's log tags that tests look for; docs/messages.md explains each."""
+
+PLAIN_HTTP = "ABB0004"          # warning
+OPENED_ANEW = "ABB0011"         # notice
+ANSWERED = "ABB0102"            # a page with a reason; its level depends on the reason
+REFUSED = "ABB0103"             # info: signed in, but the rules say no
+ENDED = "ABB0105"               # info: Bitbucket ended the session
+ODD_ROLE = "ABB0107"            # warning, at a later question
+RETURN_REFUSED = "ABB0201"      # info
+ONCE_MORE = "ABB0202"           # info
+LESS_THAN_ASKED = "ABB0204"     # warning, at a sign-in
+SIGNED_OUT = "ABB0205"          # info

@@ -1,0 +1,149 @@
+"""Answers to signed-in visitors stay out of shared caches."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.client import SCRIPT
+from harness.config import VirtualHost, place
+
+
+def says(value: str) -> str:
+    return f"SetEnv WANTED_CACHE_CONTROL '{value}'"
+
+
+# What the application says, and what the visitor gets.
+CONTROLS = {
+    "nothing": (None, {"private"}),
+    "public": ("public", {"private"}),
+    "public-age": ("public, max-age=600", {"private", "max-age=600"}),
+    "shared-age": ("s-maxage=600, max-age=60", {"private", "max-age=60"}),
+    "PUBLIC": ("PUBLIC, S-MaxAge=600", {"private"}),
+    "private": ("private, max-age=60", {"private", "max-age=60"}),
+    "private-field": ('private="Set-Cookie", max-age=60', {"private", "max-age=60", 'private="Set-Cookie"'}),
+    "no-store": ("no-store", {"no-store"}),
+    "no-cache": ("no-cache, must-revalidate", {"private", "no-cache", "must-revalidate"}),
+    "immutable": ("public, max-age=31536000, immutable", {"private", "max-age=31536000", "immutable"}),
+}
+
+
+@pytest.fixture(scope="module")
+def hosts(shared_simulator):
+    from harness import fixtures
+    from harness.server import Server
+    host = VirtualHost("\n".join([
+        *(place(name, *([says(value)] if value else []), "Require valid-user") for name, (value, _) in CONTROLS.items()),
+        place("off", "AuthBitbucketPrivate Off", says("public, max-age=600"), "Require valid-user"),
+        place("headers", 'Header set Cache-Control "public, max-age=600"', "Require valid-user"),
+        place("always", 'Header always set Cache-Control "public, max-age=600"', "Require valid-user"),
+        place("expires", "ExpiresActive On", 'ExpiresDefault "access plus 1 hour"', "Require valid-user"),
+        place("team", "Require bitbucket-workspace acme"),
+        place("open", says("public, max-age=600"), auth=False),
+    ]))
+    server = Server([host], shared_simulator, fixtures.wanted_mpms()[0]).start()
+    directory = server.content / "unprotected-by-htaccess"
+    directory.mkdir()
+    (directory / "env.cgi").write_text((server.content / "env.cgi").read_text())
+    (directory / "env.cgi").chmod(0o755)
+    (directory / ".htaccess").write_text("AuthType Bitbucket\nRequire valid-user\nAuthBitbucketPrivate Off\n"
+                                         + says("public, max-age=600") + "\n")
+    fixtures.running.append(server)
+    yield host
+    fixtures.running.remove(server)
+    try:
+        server.stop()
+    finally:
+        server.remove()
+
+
+def controls(answer) -> set[str]:
+    value = answer.header("Cache-Control") or ""
+    return {word.strip() for word in value.split(",") if word.strip()}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_what_the_application_says(hosts, log_watch, browser, name):
+    answer = browser.sign_in(hosts.url(f"/{name}/env.cgi"), "mark")
+    assert answer.status == 200
+    assert controls(answer) == CONTROLS[name][1]
+    assert len(answer.header_lines("Cache-Control")) == 1
+
+
+@pytest.mark.parametrize("name", ["headers", "always", "expires"])
+def test_what_other_modules_say(hosts, log_watch, browser, name):
+    """mod_headers and mod_expires work as late as a cache does; we come after them."""
+    found = controls(browser.sign_in(hosts.url(f"/{name}/page.html"), "mark"))
+    assert "private" in found and "public" not in found
+
+
+def test_static_files_too(hosts, log_watch, browser):
+    assert controls(browser.sign_in(hosts.url("/nothing/page.html"), "mark")) == {"private"}
+    answer = browser.get(hosts.url("/nothing/page.html"))
+    again = browser.get(hosts.url("/nothing/page.html"), {**SCRIPT, "If-None-Match": answer.header("ETag")})
+    assert again.status == 304 and "public" not in controls(again)
+
+
+@pytest.mark.parametrize("path", ["/nothing/absent.html", "/nothing/data.txt/x"])
+def test_errors_too(hosts, log_watch, browser, path):
+    answer = browser.sign_in(hosts.url(path), "mark")
+    assert answer.status == 404 and controls(answer) == {"private"}
+
+
+@pytest.mark.parametrize("path", ["/off/env.cgi", "/unprotected-by-htaccess/env.cgi"])
+def test_switched_off(hosts, log_watch, browser, path):
+    assert controls(browser.sign_in(hosts.url(path), "mark")) == {"public", "max-age=600"}
+
+
+def test_open_places_are_left_alone(hosts, log_watch, browser):
+    browser.sign_in(hosts.url("/nothing/page.html"), "mark")
+    assert controls(browser.get(hosts.url("/open/env.cgi"))) == {"public", "max-age=600"}
+
+
+def test_refusals_are_not_kept(hosts, log_watch, browser):
+    answer = browser.sign_in(hosts.url("/team/page.html"), "oscar")
+    assert answer.status == 403 and controls(answer) & {"no-store", "private"} and "public" not in controls(answer)
+
+
+CACHE = """
+CacheEnable socache "/"
+CacheSocache shmcb
+CacheQuickHandler On
+CacheIgnoreNoLastMod On
+Header set Cache-Control "public, max-age=600"
+"""
+
+
+@pytest.mark.parametrize("private", [True, False])
+def test_mod_cache(start_server, new_browser, private):
+    """It answers before anybody is asked who they are. With AuthBitbucketPrivate Off it
+    hands the page to a stranger, which shows that this test can fail."""
+    host = VirtualHost(CACHE + place("any", *([] if private else ["AuthBitbucketPrivate Off"]), "Require valid-user"))
+    start_server(host)
+    browser = new_browser()
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+    assert browser.get(host.url("/any/page.html")).status == 200
+    stranger = new_browser().get(host.url("/any/page.html"))
+    assert stranger.status == (302 if private else 200)
+
+
+def test_the_callback_comes_before_mod_cache(start_server, browser):
+    """Else mod_cache would look it up, and at debug write the code into the log."""
+    host = VirtualHost("LogLevel cache:debug\n" + CACHE + place("any", "Require valid-user"))
+    start_server(host)
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+
+
+def test_mod_cache_and_the_endpoints(start_server, new_browser):
+    """Neither redirects, nor pages, nor userinfo are kept."""
+    host = VirtualHost(CACHE + place("any", "Require valid-user"))
+    start_server(host)
+    browsers = [new_browser(), new_browser()]
+    locations = [browser.get(host.url("/any/page.html")).location for browser in browsers]
+    assert locations[0] != locations[1]
+    for browser, person in zip(browsers, ("mark", "olivia")):
+        browser.sign_in(host.url("/any/page.html"), person)
+    names = [browser.get(host.endpoint("userinfo"), SCRIPT).json["display_name"] for browser in browsers]
+    assert names == ["Mark Miller", "Olivia Owens"]
+    assert new_browser().get(host.endpoint("userinfo"), SCRIPT).status == 401
+    tokens = [browser.get(host.endpoint("logout")).forms[0].fields["token"] for browser in browsers]
+    assert tokens[0] != tokens[1]

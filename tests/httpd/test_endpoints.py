@@ -1,0 +1,163 @@
+"""userinfo, and what holds for all endpoints of the module."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from harness.client import NAVIGATION, SCRIPT
+from harness.config import VirtualHost, place
+from harness.simulator import account, uuid_of, workspace_uuid
+
+
+def test_userinfo(site, browser, simulator):
+    browser.sign_in(site.plain.url("/team/page.html"), "mark")
+    simulator.forget_calls()
+    answer = browser.get(site.plain.endpoint("userinfo"), SCRIPT)
+    assert answer.status == 200
+    assert answer.header("Content-Type") == "application/json"
+    assert "no-store" in answer.header("Cache-Control")
+    assert answer.header("X-Content-Type-Options") == "nosniff"
+    info = answer.json
+    raw, expires_at = info.pop("raw_data"), info.pop("expires_at")
+    assert isinstance(expires_at, int) and time.time() + 11 * 3600 < expires_at <= time.time() + 12 * 3600 + 5
+    shown = {"provider": "bitbucket", "oauth_id": uuid_of("mark"), "email": "mark@acme.example", "email_verified": True,
+             "username": account("mark")["username"], "first_name": "Mark", "last_name": "Miller",
+             "display_name": "Mark Miller",
+             "avatar_url": f"{simulator.origin}/account/%7B{uuid_of('mark')}%7D/avatar/",
+             "profile_url": f"{simulator.origin}/%7B{uuid_of('mark')}%7D/",
+             "workspaces": [{"slug": "acme", "uuid": workspace_uuid("acme"), "role": "member"}]}
+    assert {key: info[key] for key in shown} == shown
+    for key, value in account("mark").items():
+        if key not in ("about", "emails", "api_tokens"):
+            assert raw[key] == value, key
+    assert simulator.asked() == []
+
+
+@pytest.mark.one_mpm
+def test_userinfo_without_details(site, browser, simulator):
+    simulator.change_account("noah", nickname=None, display_name=None, account_id=None, links={}, emails=[])
+    browser.sign_in(site.quiet.url("/any/page.html"), "noah")
+    info = browser.get(site.quiet.endpoint("userinfo"), SCRIPT).json
+    assert info["email_verified"] is False and info["workspaces"] == []
+    for key in ("email", "username", "first_name", "last_name", "display_name", "avatar_url", "profile_url"):
+        assert info[key] is None, key
+
+
+@pytest.mark.one_mpm
+def test_userinfo_beyond_ascii(site, browser):
+    browser.sign_in(site.quiet.url("/any/page.html"), "zoe")
+    answer = browser.get(site.quiet.endpoint("userinfo"), SCRIPT)
+    assert answer.json["display_name"] == account("zoe")["display_name"]
+    assert b"<b>" not in answer.body.partition(b'"raw_data"')[0]
+
+
+@pytest.mark.parametrize("headers", [SCRIPT, NAVIGATION])
+def test_userinfo_of_a_stranger(site, browser, headers):
+    answer = browser.get(site.quiet.endpoint("userinfo"), headers)
+    assert answer.status == 401 and answer.json["error"] == "unauthenticated"
+    assert answer.set_cookies == [] and answer.location is None
+    assert "no-store" in answer.header("Cache-Control")
+
+
+@pytest.mark.one_mpm
+def test_userinfo_head(site, browser):
+    browser.sign_in(site.quiet.url("/any/page.html"), "mark")
+    answer = browser.request("HEAD", site.quiet.endpoint("userinfo"), SCRIPT)
+    assert (answer.status, answer.body) == (200, b"")
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("endpoint, method, allowed", [
+    ("login", "POST", "GET"), ("login", "PUT", "GET"), ("login", "OPTIONS", "GET"),
+    ("logout", "PUT", "POST"), ("logout", "DELETE", "GET"),
+    ("userinfo", "POST", "GET"), ("userinfo", "DELETE", "GET"), ("userinfo", "OPTIONS", "GET"),
+])
+def test_methods(site, browser, endpoint, method, allowed):
+    answer = browser.request(method, site.quiet.endpoint(endpoint), NAVIGATION, body=b"" if method in ("POST", "PUT") else None)
+    assert answer.status == 405
+    assert allowed in answer.header("Allow")
+    assert answer.set_cookies == []
+
+
+FRONT = """
+RewriteEngine On
+RewriteRule ^ /elsewhere [L]
+ProxyPass / http://127.0.0.1:{port}/
+<Location "/bitbucket">
+    Require all denied
+</Location>
+<Location "/">
+    Header set X-Application yes
+</Location>
+"""
+
+
+def test_endpoints_come_first(start_server, simulator, browser, mpm):
+    """Before rewriting, proxying and access rules."""
+    host = VirtualHost(FRONT.format(port=simulator.port))
+    start_server(host, mpm=mpm)
+    login = browser.get(host.endpoint("login"))
+    assert login.status == 302 and login.location.startswith(simulator.authorize_url)
+    callback = browser.walk_to_callback(host.endpoint("login"), "mark")
+    assert browser.get(callback).status == 303
+    assert browser.get(host.endpoint("userinfo")).json["username"] == account("mark")["username"]
+    assert browser.submit(browser.get(host.endpoint("logout"))).status == 200
+    assert browser.session_value() is None
+    assert browser.get(host.endpoint("userinfo")).status == 401
+
+
+@pytest.mark.one_mpm
+def test_only_these_paths(site, browser):
+    for path in ("/bitbucket/", "/bitbucket", "/bitbucket/login/", "/bitbucket/loginx", "/bitbucket/callback/x", "/BITBUCKET/login",
+                 "/bitbucket/status"):
+        answer = browser.get(site.quiet.url(path))
+        assert answer.status == 404 and answer.set_cookies == [], path
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("path", ["/bitbucket//login", "//bitbucket/login", "/x/../bitbucket/login", "/bitbucket/%6cogin",
+                                  "/bitbucket/./login"])
+def test_other_spellings_give_no_secret_away(site, browser, path):
+    """httpd may or may not read them as the endpoint; nothing breaks either way."""
+    assert browser.get(site.quiet.url(path)).status in (302, 400, 404)
+
+
+@pytest.mark.one_mpm
+def test_the_callback_stands_where_it_is_configured(start_server, browser):
+    host = VirtualHost(place("any", "Require valid-user"), callback="/deep/er/oauth-return")
+    start_server(host)
+    assert browser.get(host.url("/any/")).location_query["redirect_uri"] == host.url("/deep/er/oauth-return")
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+    assert browser.get(host.url("/deep/er/userinfo")).status == 200
+    assert browser.get(host.url("/bitbucket/userinfo")).status == 404
+
+
+@pytest.mark.one_mpm
+def test_a_public_address_behind_a_tls_terminator(start_server, browser, simulator):
+    """httpd speaks http, the world sees https: the absolute callback says so."""
+    host = VirtualHost(place("any", "Require valid-user"), callback="https://wiki.example.test/bitbucket/callback")
+    start_server(host)
+    first = browser.get(host.url("/any/page.html"))
+    assert first.location_query["redirect_uri"] == "https://wiki.example.test/bitbucket/callback"
+    ticket, = first.tickets
+    assert ticket.name.startswith("__Host-") and "secure" in ticket.attributes
+
+
+@pytest.mark.one_mpm
+def test_a_host_without_settings_has_no_endpoints(start_server, browser):
+    host = VirtualHost(place("any", "Require valid-user"))
+    other = VirtualHost(configured=False)
+    start_server(host, other)
+    for endpoint in ("login", "callback", "logout", "userinfo"):
+        assert browser.get(other.endpoint(endpoint)).status == 404
+
+
+@pytest.mark.one_mpm
+def test_userinfo_names_no_secret(site, browser, simulator):
+    """Neither tokens nor the cookie stand in it."""
+    browser.sign_in(site.plain.url("/team/page.html"), "mark")
+    text = browser.get(site.plain.endpoint("userinfo"), SCRIPT).text
+    assert all(secret not in text for secret in simulator.secrets())
+    assert browser.session_value() not in text

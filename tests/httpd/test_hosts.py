@@ -1,0 +1,155 @@
+"""Several virtual hosts: what they share and what they must not."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import tags
+from harness.client import NAVIGATION, SCRIPT, TICKET
+from harness.config import VirtualHost, place
+
+ANY = place("any", "Require valid-user")
+
+
+@pytest.fixture
+def two_hosts(start_server):
+    """Two sites of one httpd with two OAuth clients."""
+    hosts = VirtualHost(ANY), VirtualHost(ANY)
+    start_server(*hosts)
+    return hosts
+
+
+def test_a_session_is_good_at_its_own_site_only(two_hosts, browser):
+    one, other = two_hosts
+    browser.sign_in(one.url("/any/page.html"), "mark")
+    assert browser.get(one.url("/any/page.html"), SCRIPT).status == 200
+    assert browser.get(other.url("/any/page.html"), SCRIPT).status == 401     # the jar sends it along
+    assert browser.get(other.endpoint("userinfo"), SCRIPT).status == 401
+    page = browser.get(other.endpoint("logout"))
+    assert page.status == 200 and not page.forms
+    assert browser.get(one.url("/any/page.html"), SCRIPT).status == 200
+
+
+def test_a_ticket_is_good_at_its_own_site_only(two_hosts, browser, simulator):
+    one, other = two_hosts
+    callback = browser.walk_to_callback(one.url("/any/page.html"), "mark")
+    stolen = browser.get(callback.replace(one.origin, other.origin))
+    assert stolen.session_cookie is None and simulator.asked() == []
+
+
+def test_attempts_at_two_sites_of_one_host_name(two_hosts, browser):
+    """Their cookies meet in the browser, as under one CookieDomain; both sign-ins end well."""
+    one, other = two_hosts
+    first = browser.walk_to_callback(one.url("/any/page.html"), "mark")
+    second = browser.walk_to_callback(other.url("/any/page.html"), "mark")
+    assert browser.get(first).status == 303
+    assert browser.get(second).status == 303
+
+
+def test_a_state_of_the_neighbour(two_hosts, browser, simulator):
+    """The ticket of one site under the name it would have at the other."""
+    one, other = two_hosts
+    state = browser.get(one.url("/any/page.html")).location_query["state"]
+    name, = browser.ticket_names()
+    answer = browser.get(other.endpoint("callback") + f"?state={state}&code=x",
+                         {**NAVIGATION, "Cookie": f"{name}={browser.jar.cookies['localhost', name].value}"})
+    assert answer.session_cookie is None and simulator.asked() == []
+
+
+@pytest.mark.parametrize("key", ["", "AuthBitbucketSessionKey the-same-key-at-both-sites-0123456789\n"])
+def test_the_same_client_at_two_addresses(start_server, browser, key):
+    """The public host is part of what a cookie is good for."""
+    one = VirtualHost(key + ANY)
+    other = VirtualHost(key + ANY, client_id=one.client_id, client_secret=one.client_secret)
+    start_server(one, other)
+    callback = browser.get(one.url("/any/page.html"))
+    assert callback.tickets
+    assert browser.get(other.url("/any/page.html"), SCRIPT).status == 401
+
+
+def test_one_public_address_at_two_hosts(start_server, browser):
+    """The same client and the same absolute callback: one site, however httpd cuts it."""
+    one = VirtualHost(ANY)
+    callback = one.url("/bitbucket/callback")
+    one.callback = callback
+    other = VirtualHost(ANY, callback=callback, client_id=one.client_id, client_secret=one.client_secret)
+    start_server(one, other)
+    browser.sign_in(one.url("/any/page.html"), "mark")
+    assert browser.get(other.url("/any/page.html"), SCRIPT).status == 200
+
+
+def test_workspaces_of_the_neighbour_are_not_asked(start_server, browser, simulator):
+    one = VirtualHost(place("team", "Require bitbucket-workspace acme"))
+    other = VirtualHost(place("team", "Require bitbucket-workspace globex"))
+    start_server(one, other)
+    browser.sign_in(one.url("/team/page.html"), "mark")
+    assert [name for name in simulator.asked() if name.startswith("permission")] == ["permission acme"]
+
+
+def test_settings_are_inherited(start_server, browser):
+    """What stands outside all virtual hosts holds in each, unless it says otherwise."""
+    base = VirtualHost(ANY, configured=False)
+    own = VirtualHost("AuthBitbucketCookieName own_name\nAuthBitbucketScope account\n" + ANY, configured=False,
+                      client_id=base.client_id, client_secret=base.client_secret)
+    server_settings = (f"AuthBitbucketClientID {base.client_id}\nAuthBitbucketClientSecret {base.client_secret}\n"
+                       "AuthBitbucketCookieName shared_name\nAuthBitbucketScope account email\n"
+                       "AuthBitbucketCallbackURL /oauth/back\n")
+    start_server(base, own, main=server_settings)
+    first, second = browser.get(base.url("/any/page.html")), browser.get(own.url("/any/page.html"))
+    assert first.set_cookies[0].name.startswith("shared_name_ticket_")
+    assert second.set_cookies[0].name.startswith("own_name_ticket_")
+    assert first.location_query["scope"] == "account email" and second.location_query["scope"] == "account"
+    assert first.location_query["redirect_uri"] == base.url("/oauth/back")
+    assert second.location_query["redirect_uri"] == own.url("/oauth/back")
+    assert first.location_query["client_id"] == second.location_query["client_id"] == base.client_id
+
+
+def test_rules_are_inherited(start_server, browser):
+    """A rule outside all virtual hosts protects each."""
+    host = VirtualHost()
+    start_server(host, main=place("everywhere", "Require bitbucket-workspace acme"))
+    assert browser.sign_in(host.url("/everywhere/page.html"), "mark").status == 200
+
+
+def test_places_inherit_settings(start_server, browser):
+    host = VirtualHost("\n".join([
+        '<Location "/">', "AuthType Bitbucket", "AuthBitbucketRemoteUser uuid", "Require valid-user", "</Location>",
+        'Alias "/inner" "${CONTENT}"', '<Location "/inner">', "Require bitbucket-workspace acme", "</Location>",
+        'Alias "/named" "${CONTENT}"', '<Location "/named">', "AuthBitbucketRemoteUser email", "</Location>",
+        'Alias "/free" "${CONTENT}"', '<Location "/free">', "Require all granted", "</Location>"]))
+    start_server(host)
+    from harness.simulator import uuid_of
+    assert browser.sign_in(host.url("/inner/env.cgi"), "mark").environment["REMOTE_USER"] == uuid_of("mark")
+    assert browser.get(host.url("/named/env.cgi")).environment["REMOTE_USER"] == "mark@acme.example"
+    assert browser.get(host.url("/free/page.html"), {"Accept": "*/*", "Cookie": ""}).status == 200
+
+
+def test_cookie_name_and_same_site(start_server, browser):
+    host = VirtualHost("AuthBitbucketCookieName wiki-session\nAuthBitbucketCookieSameSite None\n" + ANY, tls=True)
+    start_server(host)
+    steps = browser.walk(browser.get(host.url("/any/page.html")), "mark")
+    assert steps[-1].status == 200
+    cookie = next(c for c in steps[-2].set_cookies if not c.deletes)
+    assert cookie.name == "__Host-wiki-session" and cookie.attributes["samesite"] == "None"
+    assert steps[0].set_cookies[0].name.startswith("__Host-wiki-session_ticket_")
+
+
+def test_plain_http_away_from_loopback_warns(start_server, browser, logs):
+    """It works, and the log says what is wrong with it."""
+    logs.expect(tags.PLAIN_HTTP, "plain http")
+    host = VirtualHost(ANY, name="wiki.example.test")
+    start_server(host)
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+
+
+def test_own_cookies_stay_out_of_applications(two_hosts, browser):
+    """The application needs them not, and its logs and pages must not have them."""
+    one, _ = two_hosts
+    browser.sign_in(one.url("/any/page.html"), "mark")
+    browser.get(one.url("/any/page.html"), {**NAVIGATION, "Cookie": ""})     # leaves a ticket
+    assert browser.ticket_names()
+    cookies = browser.jar.line("localhost", False)
+    seen = browser.get(one.url("/any/env.cgi"), {**NAVIGATION, "Cookie": f"a=1; {cookies}; b=2"}).environment
+    assert seen["REMOTE_USER"] and seen["HTTP_COOKIE"].replace(" ", "") == "a=1;b=2"
+    alone = browser.get(one.url("/any/env.cgi"), {**NAVIGATION, "Cookie": cookies}).environment
+    assert TICKET not in alone.get("HTTP_COOKIE", "") and browser.session_value() not in str(alone)

@@ -1,0 +1,194 @@
+"""Graceful, restart, stop, and children that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.client import SCRIPT
+from harness.config import VirtualHost, place
+
+
+def system_objects() -> dict[str, list[str]]:
+    """Shared memory, semaphores and queues of the whole machine."""
+    found = {name: sorted(line.split()[1] for line in Path("/proc/sysvipc", name).read_text().splitlines()[1:])
+             for name in ("shm", "sem", "msg")}
+    return {**found, "/dev/shm": sorted(os.listdir("/dev/shm"))}
+
+
+@pytest.fixture
+def host():
+    return VirtualHost("\n".join([place("any", "Require valid-user"), place("team", "Require bitbucket-workspace acme")]))
+
+
+@pytest.mark.parametrize("how", [signal.SIGUSR1, signal.SIGHUP])
+def test_a_reload_keeps_sessions(start_server, browser, simulator, mpm, host, how):
+    server = start_server(host, mpm=mpm)
+    browser.sign_in(host.url("/team/page.html"), "mark")
+    before = set(server.children())
+    simulator.forget_calls()
+    for _ in range(3):
+        server.reload(how)
+        assert browser.get(host.url("/team/page.html"), SCRIPT).status == 200
+    assert simulator.asked() == []
+    if how == signal.SIGHUP:
+        assert not before & set(server.children()), "other children answer now"
+    old = browser.session_value()
+    browser.submit(browser.get(host.endpoint("logout")))
+    assert browser.get(host.url("/any/page.html"), {**SCRIPT, "Cookie": f"bitbucket_session={old}"}).status == 401
+
+
+def test_a_sign_in_across_a_reload(start_server, browser, mpm, host):
+    """The ticket's key outlives it too."""
+    server = start_server(host, mpm=mpm)
+    callback = browser.walk_to_callback(host.url("/any/page.html"), "mark")
+    server.reload(signal.SIGUSR1)
+    assert browser.walk(browser.get(callback))[-1].status == 200
+
+
+@pytest.mark.one_mpm
+def test_a_sign_in_during_a_graceful(start_server, browser, simulator, mpm, host):
+    """One that waits for Bitbucket is finished by the old child."""
+    server = start_server(host, mpm=mpm)
+    callback = browser.walk_to_callback(host.url("/any/page.html"), "mark")
+    simulator.fault("token", delay=1)
+    answers = []
+    thread = threading.Thread(target=lambda: answers.append(browser.get(callback)))
+    thread.start()
+    time.sleep(0.3)
+    server.reload(signal.SIGUSR1)
+    thread.join()
+    assert answers[0].status == 303
+    assert browser.get(host.url("/any/page.html"), SCRIPT).status == 200
+
+
+def test_stop_leaves_nothing(start_server, browser, mpm, host):
+    before = system_objects()
+    server = start_server(host, mpm=mpm)
+    browser.sign_in(host.url("/team/page.html"), "mark")
+    server.reload(signal.SIGUSR1)
+    server.reload(signal.SIGHUP)
+    group = server.pid
+    server.stop()
+    assert server.processes() == [] if server._process else True
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+    assert system_objects() == before
+    left = sorted(path.name for path in (server.root / "run").iterdir() if not path.name.startswith("cgid"))
+    assert left == [], left
+
+
+def test_a_full_stop_ends_sessions(start_server, browser, mpm, host):
+    """They live in memory; a new start is a silent new sign-in."""
+    server = start_server(host, mpm=mpm)
+    browser.sign_in(host.url("/any/page.html"), "mark")
+    server.stop()
+    server.error_log.write_text("")
+    server.start()
+    steps = browser.walk(browser.get(host.url("/any/page.html")))
+    assert steps[-1].status == 200
+    assert sum("account/signin" in step.url for step in steps) == 0, "nobody is asked anything"
+
+
+def test_a_killed_child_takes_no_session_along(start_server, browser, mpm, host):
+    server = start_server(host, mpm=mpm)
+    browser.sign_in(host.url("/team/page.html"), "mark")
+    for _ in range(3):
+        os.kill(server.last_answering_process(), signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                assert browser.get(host.url("/team/page.html"), SCRIPT).status == 200
+                break
+            except (AssertionError, OSError) as problem:
+                # A connection that the dead child had accepted.
+                assert "connection was closed" in str(problem) or isinstance(problem, OSError)
+                assert time.monotonic() < deadline
+    log = server.error_log.read_text()
+    server.error_log.write_text("\n".join(line for line in log.splitlines() if "exit signal Killed" not in line) + "\n")
+
+
+@pytest.mark.one_mpm
+def test_children_killed_at_work(start_server, new_browser, mpm, host):
+    """Sign-ins and sign-outs go on while children die at any instruction."""
+    server = start_server(host, mpm=mpm)
+    lasting = new_browser()
+    lasting.sign_in(host.url("/team/page.html"), "mark")
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.is_set():
+            browser = new_browser()
+            try:
+                browser.sign_in(host.url("/any/page.html"), "olivia")
+                browser.submit(browser.get(host.endpoint("logout")))
+            except (AssertionError, OSError, IndexError):
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in range(10):
+        time.sleep(0.15)
+        try:
+            os.kill(server.last_answering_process(), signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    stop.set()
+    for thread in threads:
+        thread.join()
+    time.sleep(0.5)
+    started = time.monotonic()
+    assert lasting.get(host.url("/team/page.html"), SCRIPT).status == 200
+    assert new_browser().sign_in(host.url("/any/page.html"), "mark").status == 200
+    assert time.monotonic() - started < 3
+    log = server.error_log.read_text()
+    server.error_log.write_text("\n".join(line for line in log.splitlines() if "exit signal Killed" not in line) + "\n")
+
+
+@pytest.mark.one_mpm
+def test_another_size_of_the_store(start_server, browser, mpm, host):
+    """Sessions start anew, nothing breaks."""
+    server = start_server(host, mpm=mpm, main="AuthBitbucketSessionCache shm(1M)\n")
+    browser.sign_in(host.url("/any/page.html"), "mark")
+    text = server.config_file.read_text()
+    server.config_file.write_text(text.replace("shm(1M)", "shm(2M)"))
+    server.reload(signal.SIGHUP)
+    assert browser.get(host.url("/any/page.html"), SCRIPT).status == 401
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+
+
+@pytest.mark.one_mpm
+def test_another_session_key(start_server, browser, new_browser, mpm):
+    """With the old key beside it nobody is signed out; without it a new sign-in, silently."""
+    keys = ["first-session-key-0123456789abcdef", "second-session-key-0123456789abcdef"]
+    late = VirtualHost(f"AuthBitbucketSessionKey {keys[0]}\n" + place("any", "Require valid-user"))
+    server = start_server(late, mpm=mpm)
+    browser.sign_in(late.url("/any/page.html"), "mark")
+    callback = new_browser()
+    pending = callback.walk_to_callback(late.url("/any/page.html"), "olivia")
+    text = server.config_file.read_text()
+    server.config_file.write_text(text.replace(f"SessionKey {keys[0]}", f"SessionKey {keys[1]} {keys[0]}"))
+    server.reload(signal.SIGUSR1)
+    assert browser.get(late.url("/any/page.html"), SCRIPT).status == 200
+    assert callback.get(pending).status == 303, "a ticket under the old key opens"
+    log = server.error_log.read_text()
+    assert not any(key in log for key in keys)
+
+
+@pytest.mark.one_mpm
+def test_a_small_store_refuses_nobody(start_server, new_browser, mpm):
+    """When it is full the longest unused sessions go; each sign-in works."""
+    host = VirtualHost(place("any", "Require valid-user"))
+    start_server(host, mpm=mpm, main="AuthBitbucketSessionCache shm(256K)\n")
+    browsers = []
+    for _ in range(80):
+        browsers.append(new_browser())
+        assert browsers[-1].sign_in(host.url("/any/page.html"), "mark").status == 200
+    statuses = [browser.get(host.url("/any/page.html"), SCRIPT).status for browser in browsers]
+    assert statuses[-1] == 200 and 401 in statuses and set(statuses) == {200, 401}

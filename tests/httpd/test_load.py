@@ -1,0 +1,46 @@
+"""Many visitors at once."""
+
+from __future__ import annotations
+
+from harness.client import NAVIGATION
+from harness.load import at_once
+
+COUNT = 200
+
+
+def test_one_session_many_requests(site, browser, simulator, capsys):
+    browser.sign_in(site.plain.url("/team/page.html"), "mark")
+    simulator.forget_calls()
+    headers = {**NAVIGATION, "Cookie": browser.jar.line("localhost", False)}
+    outcome = at_once([site.plain.url("/team/page.html")] * COUNT, headers)
+    with capsys.disabled():
+        print(f"\n{site.server.mpm}, one session: {outcome}")
+    assert outcome.statuses == {200: COUNT}
+    assert simulator.asked() == []
+
+
+def test_many_strangers(site, simulator, capsys):
+    outcome = at_once([site.plain.url("/team/page.html")] * COUNT, NAVIGATION)
+    with capsys.disabled():
+        print(f"\n{site.server.mpm}, strangers: {outcome}")
+    assert outcome.statuses == {302: COUNT}
+    assert simulator.asked() == []
+
+
+def test_many_sign_ins(site, new_browser, simulator, capsys):
+    """Thirty people come back from Bitbucket in the same moment."""
+    from concurrent.futures import ThreadPoolExecutor
+    simulator.settings(quota=None)
+    browsers = [new_browser() for _ in range(30)]
+    callbacks = [browser.walk_to_callback(site.plain.url("/team/page.html"), "mark") for browser in browsers]
+    with ThreadPoolExecutor(30) as pool:
+        statuses = list(pool.map(lambda pair: pair[0].get(pair[1]).status, zip(browsers, callbacks)))
+    assert statuses == [303] * 30
+    assert [b.get(site.plain.url("/team/page.html")).status for b in browsers] == [200] * 30
+    assert len(simulator.calls("token")) == 30
+
+
+def test_junk_cookies_at_once(site):
+    outcome = at_once([site.plain.url("/team/page.html")] * COUNT,
+                      {**NAVIGATION, "Cookie": "bitbucket_session=" + "x" * 43 + "; bitbucket_session_ticket_a=" + "y" * 500})
+    assert outcome.statuses == {302: COUNT}

@@ -1,0 +1,136 @@
+"""Signing in: from the first request of a stranger to the page they wanted."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from harness.client import TICKET
+
+
+def test_navigation_is_sent_to_bitbucket(site, browser, simulator):
+    answer = browser.get(site.plain.url("/any/page.html"))
+    assert answer.status == 302
+    assert answer.location.partition("?")[0] == simulator.authorize_url
+    query = answer.location_query
+    assert re.fullmatch(r"[A-Za-z0-9_-]{44}", query.pop("state"))
+    assert query == {"response_type": "code", "client_id": site.plain.client_id,
+                     "redirect_uri": site.plain.callback_url}
+    assert answer.header("Cache-Control") == "no-store"
+    assert simulator.asked() == []
+
+
+def test_each_attempt_has_a_state_of_its_own(site, browser):
+    states = {browser.get(site.plain.url("/any/")).location_query["state"] for _ in range(20)}
+    assert len(states) == 20
+
+
+def test_ticket_cookie_on_http(site, browser):
+    answer = browser.get(site.plain.url("/any/page.html"))
+    ticket, = answer.set_cookies
+    assert re.fullmatch(TICKET + r"[A-Za-z0-9_-]{8}", ticket.name)
+    assert answer.location_query["state"].endswith(ticket.name.removeprefix(TICKET))
+    assert ticket.attributes == {"path": "/", "httponly": "", "samesite": "Lax", "max-age": "600"}
+    assert len(ticket.name) + len(ticket.value) <= 4096
+    assert "page.html" not in ticket.value
+
+
+def test_sign_in_ends_at_the_page(site, browser):
+    steps = browser.walk(browser.get(site.plain.url("/any/page.html")), "mark")
+    assert steps[-1].status == 200 and "The test page" in steps[-1].text
+    callback = steps[-2]
+    assert callback.status == 303
+    assert callback.location == "/any/page.html" or callback.location == site.plain.url("/any/page.html")
+    assert callback.header("Cache-Control") == "no-store"
+    assert callback.header("Referrer-Policy") == "no-referrer"
+    assert browser.ticket_names() == [], "the ticket is taken back"
+
+
+def test_session_cookie_on_http(site, browser):
+    steps = browser.walk(browser.get(site.plain.url("/any/page.html")), "mark")
+    cookie = steps[-2].session_cookie
+    assert cookie.name == "bitbucket_session"
+    assert re.fullmatch(r"[A-Za-z0-9_-]{43}", cookie.value)
+    assert cookie.attributes == {"path": "/", "httponly": "", "samesite": "Lax"}
+
+
+def test_each_sign_in_has_a_session_of_its_own(site, new_browser):
+    values = set()
+    for _ in range(3):
+        browser = new_browser()
+        browser.sign_in(site.plain.url("/any/page.html"), "mark")
+        values.add(browser.session_value())
+    assert len(values) == 3
+
+
+@pytest.mark.parametrize("prefix, name", [("__Host-", "secure"), ("__Secure-", "shared")])
+def test_cookies_on_https(site, browser, prefix, name):
+    host = getattr(site, name)
+    steps = browser.walk(browser.get(host.url("/any/page.html")), "mark")
+    assert steps[-1].status == 200, steps
+    domain = {"domain": "example.test"} if name == "shared" else {}
+    expected = {"path": "/", "httponly": "", "samesite": "Lax", "secure": "", **domain}
+    ticket, = steps[0].tickets
+    assert ticket.name.startswith(prefix + TICKET)
+    assert ticket.attributes == {**expected, "max-age": "600"}
+    session = steps[-2].session_cookie
+    assert session.name == prefix + "bitbucket_session"
+    assert session.attributes == expected
+    deleted, = [c for c in steps[-2].set_cookies if c.deletes]
+    assert (deleted.name, deleted.value) == (ticket.name, "")
+    assert deleted.attributes == {**expected, "max-age": "0"}
+
+
+DEEP_LINKS = [
+    "/any/page.html?q=a%20b&x=%C3%A9%2f%25&empty=&plus=1+1&again=1&again=2",
+    "/any/page.html?",
+    "/any/page.html?return=/elsewhere&state=x&code=y&error=z",
+    "/any/p%61ge.html",
+    "/any/%7Eperson/%c3%a9t%C3%A9;v=1/~x!$&'()*+,=:@",
+    "/any/page.html?q=" + "a" * 1500,
+    "/any/a//b/c",
+    "/any/page.html?u=https://elsewhere.example/%5C..%2F//x",
+    "/any/",
+    "/any",
+]
+
+
+@pytest.mark.parametrize("path", DEEP_LINKS)
+@pytest.mark.one_mpm
+def test_deep_link_returns_exactly(site, browser, path):
+    callback = browser.walk_to_callback(site.quiet.url(path), "mark")
+    answer = browser.get(callback)
+    assert answer.status == 303
+    assert answer.location.removeprefix(site.quiet.origin) == path
+
+
+@pytest.mark.one_mpm
+def test_a_link_too_long_returns_to_the_front_page(site, browser):
+    callback = browser.walk_to_callback(site.quiet.url("/any/page.html?q=" + "a" * 3000), "mark")
+    answer = browser.get(callback)
+    assert (answer.status, answer.location.removeprefix(site.quiet.origin)) == (303, "/")
+
+
+@pytest.mark.one_mpm
+def test_host_header_changes_nothing(site, browser):
+    """The callback comes from the configuration, never from the request."""
+    for header in ({"Host": "evil.example"}, {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"},
+                   {"Forwarded": "host=evil.example;proto=https"}):
+        answer = browser.get(site.quiet.url("/any/"), {"Accept": "text/html", **header})
+        assert answer.status == 302
+        assert answer.location_query["redirect_uri"] == site.quiet.callback_url
+        assert "evil" not in answer.location
+
+
+@pytest.mark.one_mpm
+def test_a_second_sign_in_ends_the_first(site, browser):
+    browser.sign_in(site.quiet.url("/any/page.html"), "mark")
+    first = browser.session_value()
+    browser.jar.cookies = {k: v for k, v in browser.jar.cookies.items() if k[0] == "localhost"}
+    answer = browser.walk(browser.get(site.quiet.endpoint("login")), "olivia")[-1]
+    assert browser.session_value() != first
+    user = browser.get(site.quiet.url("/any/env.cgi")).environment["REMOTE_USER"]
+    assert user == "olivia_owens", answer
+    stale = browser.get(site.quiet.url("/any/page.html"), {"Accept": "*/*", "Cookie": f"bitbucket_session={first}"})
+    assert stale.status == 401

@@ -1,0 +1,81 @@
+"""Bitbucket over https, as it really is: the certificate is checked, also through a proxy."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness import certificates, tags
+from harness.config import VirtualHost, place
+from harness.simulator import Simulator
+
+
+@pytest.fixture(scope="module")
+def secure_simulators(scratch):
+    """By the name in their certificates."""
+    started = {}
+    for name in ("127.0.0.1", "bitbucket.example"):
+        directory = scratch / name
+        directory.mkdir()
+        certificates.write(directory / "api", [name])
+        started[name] = Simulator(directory, "--tls-certificate", f"{directory}/api.crt", "--tls-key", f"{directory}/api.key",
+                                  scheme="https").start(), directory / "api.crt"
+    yield started
+    for simulator, _ in started.values():
+        simulator.stop()
+
+
+@pytest.fixture
+def sign_in(start_server, browser, secure_simulators):
+    def sign_in(name: str, trusted: bool):
+        simulator, authority = secure_simulators[name]
+        simulator.reset()
+        host = VirtualHost((f"AuthBitbucketCAFile {authority}\n" if trusted else "") + place("any", "Require valid-user"))
+        start_server(host, simulator=simulator)
+        return browser.sign_in(host.url("/any/page.html"), "mark"), simulator
+    return sign_in
+
+
+def test_a_good_certificate(sign_in):
+    answer, simulator = sign_in("127.0.0.1", True)
+    assert answer.status == 200
+    assert len(simulator.asked()) == 3
+
+
+def test_an_unknown_authority(sign_in, logs):
+    logs.expect(tags.ANSWERED, "certificate")
+    answer, simulator = sign_in("127.0.0.1", False)
+    assert answer.status == 503 and answer.reference
+    assert simulator.asked() == [], "no byte of a request is sent"
+
+
+def test_the_certificate_of_another_name(sign_in, logs):
+    logs.expect(tags.ANSWERED)
+    answer, simulator = sign_in("bitbucket.example", True)
+    assert answer.status == 503
+    assert simulator.asked() == []
+
+
+def test_a_proxy(start_server, browser, simulator):
+    """httpd itself is the proxy; its log tells what went through it."""
+    proxy = VirtualHost("ProxyRequests On\nCustomLog logs/proxy.log \"%r\"\n<Proxy *>\nRequire ip 127.0.0.1\n</Proxy>",
+                        name="proxy.example.test", configured=False)
+    host = VirtualHost(f"AuthBitbucketProxy http://127.0.0.1:{proxy.port}\n" + place("any", "Require valid-user"))
+    server = start_server(host, proxy)
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+    log = (server.root / "logs" / "proxy.log").read_text()
+    assert f"POST {simulator.token_url}" in log and f"GET {simulator.api_url}/user " in log
+
+
+def test_proxy_variables_of_the_environment_are_not_obeyed(start_server, browser):
+    """Only the directive counts."""
+    host = VirtualHost(place("any", "Require valid-user"))
+    start_server(host, environment={"http_proxy": "http://127.0.0.1:1", "https_proxy": "http://127.0.0.1:1",
+                                    "ALL_PROXY": "http://127.0.0.1:1", "all_proxy": "http://127.0.0.1:1"})
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+
+
+def test_a_proxy_that_is_not_there(start_server, browser, logs):
+    logs.expect(tags.ANSWERED)
+    host = VirtualHost("AuthBitbucketProxy http://127.0.0.1:1\n" + place("any", "Require valid-user"))
+    start_server(host)
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 503

@@ -1,0 +1,134 @@
+"""Visitors without a session: pages go to Bitbucket, everything else is told 401."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.client import NAVIGATION, send_bytes
+
+HTML = {"Accept": "text/html,application/xhtml+xml"}
+
+REDIRECTED = {
+    "Fetch Metadata": ("GET", NAVIGATION),
+    "Fetch Metadata from another site": ("GET", {**NAVIGATION, "Sec-Fetch-Site": "cross-site"}),
+    "HEAD": ("HEAD", NAVIGATION),
+    "Accept": ("GET", HTML),
+    "HEAD by Accept": ("HEAD", HTML),
+    "Accept with weights": ("GET", {"Accept": "application/json;q=0.1, TEXT/HTML;q=0.9"}),
+}
+REFUSED = {
+    "no Accept": ("GET", {}),
+    "anything": ("GET", {"Accept": "*/*"}),
+    "fetch": ("GET", {"Accept": "*/*", "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
+    "fetch of HTML": ("GET", {**HTML, "Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty"}),
+    "same-origin fetch": ("GET", {**HTML, "Sec-Fetch-Mode": "same-origin", "Sec-Fetch-Dest": "empty"}),
+    "XHR": ("GET", {**HTML, "X-Requested-With": "XMLHttpRequest"}),
+    "image": ("GET", {"Accept": "image/avif,image/webp,*/*", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"}),
+    "style": ("GET", {"Accept": "text/css,*/*;q=0.1", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "style"}),
+    "web socket": ("GET", {**HTML, "Upgrade": "websocket", "Sec-Fetch-Mode": "websocket"}),
+    "POST": ("POST", NAVIGATION),
+    "PUT": ("PUT", NAVIGATION),
+    "DELETE": ("DELETE", NAVIGATION),
+    "PATCH": ("PATCH", NAVIGATION),
+    "unknown method": ("BREW", NAVIGATION),
+    "PROPFIND": ("PROPFIND", {"Accept": "*/*"}),
+    "preflight": ("OPTIONS", {"Origin": "https://app.example", "Access-Control-Request-Method": "GET",
+                              "Sec-Fetch-Mode": "cors"}),
+    "OPTIONS navigation": ("OPTIONS", NAVIGATION),
+    "prefetch": ("GET", {**NAVIGATION, "Sec-Purpose": "prefetch"}),
+    "prerender": ("GET", {**NAVIGATION, "Sec-Purpose": "prefetch;prerender"}),
+    "old prefetch": ("GET", {**HTML, "Purpose": "prefetch"}),
+    "Firefox' prefetch": ("GET", {**HTML, "X-Moz": "prefetch"}),
+    "iframe": ("GET", {**NAVIGATION, "Sec-Fetch-Dest": "iframe"}),
+    "frame": ("GET", {**NAVIGATION, "Sec-Fetch-Dest": "frame"}),
+    "object": ("GET", {**NAVIGATION, "Sec-Fetch-Dest": "object"}),
+    "embed": ("GET", {**NAVIGATION, "Sec-Fetch-Dest": "embed"}),
+    "JSON": ("GET", {"Accept": "application/json"}),
+    "curl": ("GET", {"Accept": "*/*", "User-Agent": "curl/8.0"}),
+}
+
+
+@pytest.mark.parametrize("kind", REDIRECTED)
+def test_navigations_are_sent_to_bitbucket(site, browser, kind):
+    method, headers = REDIRECTED[kind]
+    answer = browser.request(method, site.quiet.url("/any/page.html"), headers)
+    assert answer.status == 302 and len(answer.tickets) == 1
+    assert "client_id=" in answer.location
+    if method == "HEAD":
+        assert answer.body == b""
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_everything_else_gets_401_and_no_ticket(site, browser, simulator, kind):
+    method, headers = REFUSED[kind]
+    body = b"a=1" if method in ("POST", "PUT", "PATCH") else None
+    answer = browser.request(method, site.quiet.url("/any/page.html"), headers, body=body)
+    assert (answer.status, answer.location, answer.set_cookies) == (401, None, [])
+    assert answer.header("WWW-Authenticate") == 'Bitbucket realm="Test site"'
+    assert answer.header("Cache-Control") == "no-store"
+    assert "test page" not in answer.text
+    assert simulator.asked() == []
+
+
+@pytest.mark.one_mpm
+def test_json_where_it_is_asked_for(site, browser):
+    answer = browser.get(site.quiet.url("/any/page.html"), {"Accept": "application/json"})
+    assert answer.status == 401
+    assert answer.header("Content-Type") == "application/json"
+    assert answer.json["error"] == "unauthenticated"
+    assert "/bitbucket/login" in answer.json["login_url"]
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("kind", ["iframe", "frame"])
+def test_frames_get_a_page_that_opens_in_its_own_tab(site, browser, kind):
+    method, headers = REFUSED[kind]
+    answer = browser.request(method, site.quiet.url("/any/page.html?q=1"), headers)
+    assert answer.status == 401 and 'target="_blank"' in answer.text and "noopener" in answer.text
+    login = answer.links["Sign in"]
+    assert "/bitbucket/login?return=%2Fany%2Fpage.html%3Fq%3D1" in login
+
+
+@pytest.mark.one_mpm
+def test_a_preflight_may_be_exempted(site, browser):
+    answer = browser.request("OPTIONS", site.plain.url("/preflight/data.txt"), REFUSED["preflight"][1])
+    assert answer.status == 200
+    assert browser.get(site.plain.url("/preflight/data.txt"), {"Accept": "*/*"}).status == 401
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("value", ["", "x", "A" * 43, "A" * 42 + "!", "=" * 43, "../" * 20, "%00", "A" * 8000, "é" * 43,
+                                   '"quoted"', "a b c", "\t", "A" * 44, "-" * 43])
+def test_a_bad_session_cookie_is_no_cookie(site, browser, value):
+    headers = {"Accept": "*/*", "Cookie": "bitbucket_session=" + value}
+    assert browser.get(site.quiet.url("/any/page.html"), headers).status == 401
+    headers["Accept"] = "text/html"
+    assert browser.get(site.quiet.url("/any/page.html"), headers).status == 302
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("line", [";", ";;;=;=;", "=", "bitbucket_session", "bitbucket_session=;" * 200, ", ".join("ab"),
+                                  "; ".join(f"bitbucket_session_ticket_{n:08}=x" for n in range(150)),
+                                  "bitbucket_session_ticket_=x", "bitbucket_session_ticket_a=" + "b" * 20000])
+def test_odd_cookie_lines(site, browser, line):
+    answer = browser.get(site.quiet.url("/any/page.html"), {**NAVIGATION, "Cookie": line})
+    assert answer.status == 302 and len(answer.tickets) == 1
+
+
+@pytest.mark.one_mpm
+def test_a_body_does_not_become_the_next_request(site):
+    """A refused POST on a kept connection: its body is read, not answered."""
+    smuggled = b"GET /any/page.html HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    data = (b"POST /any/page.html HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(smuggled) + smuggled
+            + b"GET /any/data.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert send_bytes(site.quiet.port, data).count(b"HTTP/1.1 401 ") == 2
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("session", [True, False])
+def test_a_large_post_is_refused_or_read(site, browser, session):
+    """413 and its like apart, a big body leaves the server well."""
+    if session:
+        browser.sign_in(site.quiet.url("/any/page.html"), "mark")
+    answer = browser.request("POST", site.quiet.url("/any/env.cgi"), {"Accept": "*/*"}, body=b"x" * 3_000_000)
+    assert answer.status == (200 if session else 401)

@@ -1,0 +1,481 @@
+/* t_authz: lines are compiled or refused with a reason, and compared with rows. */
+#include "abb_authz.h"
+
+#include "unit.h"
+
+#define NOW apr_time_from_sec(1800000000)
+#define UUID "9a01f37b-b1b2-40c5-8c5e-1a39f4b5e645"
+#define OTHER_UUID "11111111-2222-3333-4444-555555555555"
+#define SECONDS(n) apr_time_from_sec(n)
+#define MINUTES(n) apr_time_from_sec((n) * 60)
+
+static const abb_authz_workspaces_t *parse(const char *line, apr_pool_t *p)
+{
+    const abb_authz_workspaces_t *workspaces = NULL;
+    const char *fault = abb_authz_parse_workspaces(line, &workspaces, p);
+
+    if (fault) {
+        fail_msg("'%s': %s", line, fault);
+    }
+    assert_non_null(workspaces);
+    return workspaces;
+}
+
+static const abb_authz_users_t *parse_users(const char *line, apr_pool_t *p)
+{
+    const abb_authz_users_t *users = NULL;
+    const char *fault = abb_authz_parse_users(line, &users, p);
+
+    if (fault) {
+        fail_msg("'%s': %s", line, fault);
+    }
+    assert_non_null(users);
+    return users;
+}
+
+static void check_rule(const abb_authz_workspaces_t *workspaces, int i, const char *asked,
+                       abb_role_t role)
+{
+    assert_true(i < workspaces->count);
+    assert_string_equal(workspaces->rules[i].asked, asked);
+    assert_int_equal(workspaces->rules[i].role, role);
+}
+
+/* ---- bitbucket-workspace: the grammar ------------------------------------------------ */
+
+static void a_plain_name_means_a_member(void **state)
+{
+    const abb_authz_workspaces_t *workspaces = parse("acme", *state);
+
+    assert_int_equal(workspaces->count, 1);
+    check_rule(workspaces, 0, "acme", ABB_ROLE_MEMBER);
+}
+
+static void a_line_names_any_of_several(void **state)
+{
+    const abb_authz_workspaces_t *workspaces =
+        parse("acme:owner  beta:create-project gamma:member\tdelta:collaborator eps", *state);
+
+    assert_int_equal(workspaces->count, 5);
+    check_rule(workspaces, 0, "acme", ABB_ROLE_OWNER);
+    check_rule(workspaces, 1, "beta", ABB_ROLE_CREATE_PROJECT);
+    check_rule(workspaces, 2, "gamma", ABB_ROLE_MEMBER);
+    check_rule(workspaces, 3, "delta", ABB_ROLE_COLLABORATOR);
+    check_rule(workspaces, 4, "eps", ABB_ROLE_MEMBER);
+}
+
+static void uuids_lose_braces_and_capitals(void **state)
+{
+    const abb_authz_workspaces_t *workspaces = parse(
+        "{" UUID "} {9A01F37B-B1B2-40C5-8C5E-1A39F4B5E645}:owner " UUID " " UUID ":collaborator",
+        *state);
+
+    assert_int_equal(workspaces->count, 4);
+    check_rule(workspaces, 0, UUID, ABB_ROLE_MEMBER);
+    check_rule(workspaces, 1, UUID, ABB_ROLE_OWNER);
+    check_rule(workspaces, 2, UUID, ABB_ROLE_MEMBER);
+    check_rule(workspaces, 3, UUID, ABB_ROLE_COLLABORATOR);
+}
+
+static void slugs_lose_capitals_and_quotes(void **state)
+{
+    const abb_authz_workspaces_t *workspaces =
+        parse("ThiagoCodecov \"Acme_1.x-y:owner\" 'Beta'", *state);
+
+    assert_int_equal(workspaces->count, 3);
+    check_rule(workspaces, 0, "thiagocodecov", ABB_ROLE_MEMBER);
+    check_rule(workspaces, 1, "acme_1.x-y", ABB_ROLE_OWNER);
+    check_rule(workspaces, 2, "beta", ABB_ROLE_MEMBER);
+}
+
+static void names_have_a_longest_length(void **state)
+{
+    const abb_authz_workspaces_t *workspaces;
+
+    assert_int_equal(parse(unit_repeat('a', 128, *state), *state)->count, 1);
+    assert_non_null(
+        abb_authz_parse_workspaces(unit_repeat('a', 129, *state), &workspaces, *state));
+}
+
+/* A refusal says what was read. */
+static void check_refused(const char *line, const char *word, apr_pool_t *p)
+{
+    const abb_authz_workspaces_t *workspaces;
+    const char *fault = abb_authz_parse_workspaces(line, &workspaces, p);
+
+    if (!fault) {
+        fail_msg("'%s' is accepted", line);
+    }
+    if (!strstr(fault, apr_pstrcat(p, "'", word, "'", NULL))) {
+        fail_msg("'%s': %s", line, fault);
+    }
+}
+
+static void malformed_names_are_refused(void **state)
+{
+    static const char *const words[] = {
+        ":member",
+        "acme/site",
+        "acme,beta",
+        "acme:owner:member",
+        "ac%6de",
+        "acme?",
+        "acme#",
+        "acme@",
+        "*",
+        "{acme}",
+        "{" UUID,
+        UUID "}",
+        "{" UUID "}x",
+        "{" UUID "}x:member",
+        "{}",
+        "{",
+        "}",
+        "{" UUID "1}",
+        "Z\xc3\xbcrich",
+        "a\x7f",
+    };
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(words); ++i) {
+        check_refused(words[i], words[i], *state);
+        check_refused(apr_pstrcat(*state, "acme ", words[i], " beta", NULL), words[i], *state);
+    }
+}
+
+/* In a path of the API they would lead elsewhere. */
+static void dots_alone_are_no_name(void **state)
+{
+    check_refused(".", ".", *state);
+    check_refused("..", "..", *state);
+    check_refused("..:owner", "..:owner", *state);
+}
+
+static void unknown_roles_are_refused(void **state)
+{
+    static const char *const roles[] = {"",        "admin",    "Owner",  "OWNER", "none",
+                                        "members", "create_project", "owner ", "read"};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(roles); ++i) {
+        const char *word = apr_pstrcat(*state, "acme:", roles[i], NULL);
+        const char *line = apr_pstrcat(*state, "\"", word, "\"", NULL);
+        const abb_authz_workspaces_t *workspaces;
+        const char *fault = abb_authz_parse_workspaces(line, &workspaces, *state);
+
+        check_refused(line, word, *state);
+        assert_non_null(strstr(fault, "create-project"));
+        check_refused(apr_pstrcat(*state, "\"{" UUID "}:", roles[i], "\"", NULL),
+                      apr_pstrcat(*state, "{" UUID "}:", roles[i], NULL), *state);
+    }
+}
+
+static void a_line_must_name_something(void **state)
+{
+    static const char *const lines[] = {"", " ", "\t  "};
+    const abb_authz_workspaces_t *workspaces;
+    const abb_authz_users_t *users;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(lines); ++i) {
+        assert_non_null(abb_authz_parse_workspaces(lines[i], &workspaces, *state));
+        assert_non_null(abb_authz_parse_users(lines[i], &users, *state));
+    }
+}
+
+static void an_empty_word_is_refused(void **state)
+{
+    check_refused("\"\"", "", *state);
+    check_refused("acme \"\"", "", *state);
+}
+
+/* ---- bitbucket-workspace: the verdict -------------------------------------------------- */
+
+typedef struct {
+    abb_record_t record;
+    abb_grant_t grants[4];
+} rows_t;
+
+static void add_row(rows_t *rows, const char *asked, abb_role_t role, apr_interval_time_t age)
+{
+    abb_grant_t *grant = &rows->grants[rows->record.grant_count++];
+
+    grant->asked = asked;
+    grant->slug = role ? asked : NULL;
+    grant->uuid = role ? UUID : NULL;
+    grant->role = role;
+    grant->checked_at = NOW - age;
+    rows->record.grants = rows->grants;
+}
+
+static abb_authz_verdict_t check(const char *line, const rows_t *rows, const char **ask,
+                                 apr_pool_t *p)
+{
+    apr_time_t older_than = 0;
+    abb_authz_verdict_t verdict;
+
+    *ask = NULL;
+    verdict = abb_authz_check_workspaces(parse(line, p), &rows->record, NOW, ask, &older_than);
+    if (verdict == ABB_AUTHZ_ASK) {
+        assert_non_null(*ask);
+        assert_true(older_than == NOW - ABB_AUTHZ_REFUSAL_AGE);
+    }
+    return verdict;
+}
+
+static void check_age(abb_role_t role, apr_interval_time_t age, abb_authz_verdict_t expected,
+                      apr_pool_t *p)
+{
+    rows_t rows;
+    const char *ask;
+    abb_authz_verdict_t verdict;
+
+    memset(&rows, 0, sizeof(rows));
+    add_row(&rows, "acme", role, age);
+    verdict = check("acme", &rows, &ask, p);
+    if (verdict != expected) {
+        fail_msg("%s, %ld s old: verdict %d", abb_account_role_word(role),
+                 (long)apr_time_sec(age), verdict);
+    }
+    if (expected == ABB_AUTHZ_ASK) {
+        assert_string_equal(ask, "acme");
+    }
+}
+
+static void a_grant_counts_for_an_hour(void **state)
+{
+    check_age(ABB_ROLE_MEMBER, 0, ABB_AUTHZ_GRANTED, *state);
+    check_age(ABB_ROLE_MEMBER, SECONDS(14), ABB_AUTHZ_GRANTED, *state);
+    check_age(ABB_ROLE_MEMBER, SECONDS(16), ABB_AUTHZ_GRANTED, *state);
+    check_age(ABB_ROLE_MEMBER, MINUTES(59), ABB_AUTHZ_GRANTED, *state);
+    check_age(ABB_ROLE_MEMBER, MINUTES(60), ABB_AUTHZ_GRANTED, *state);
+    check_age(ABB_ROLE_MEMBER, MINUTES(60) + 1, ABB_AUTHZ_ASK, *state);
+    check_age(ABB_ROLE_MEMBER, MINUTES(61), ABB_AUTHZ_ASK, *state);
+    check_age(ABB_ROLE_OWNER, MINUTES(61), ABB_AUTHZ_ASK, *state);
+    check_age(ABB_ROLE_OWNER, NOW, ABB_AUTHZ_ASK, *state);
+}
+
+static void a_refusal_counts_for_fifteen_seconds(void **state)
+{
+    static const abb_role_t roles[] = {ABB_ROLE_NONE, ABB_ROLE_COLLABORATOR};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(roles); ++i) {
+        check_age(roles[i], 0, ABB_AUTHZ_DENIED, *state);
+        check_age(roles[i], SECONDS(14), ABB_AUTHZ_DENIED, *state);
+        check_age(roles[i], SECONDS(15), ABB_AUTHZ_DENIED, *state);
+        check_age(roles[i], SECONDS(15) + 1, ABB_AUTHZ_ASK, *state);
+        check_age(roles[i], SECONDS(16), ABB_AUTHZ_ASK, *state);
+        check_age(roles[i], MINUTES(59), ABB_AUTHZ_ASK, *state);
+        check_age(roles[i], MINUTES(61), ABB_AUTHZ_ASK, *state);
+    }
+}
+
+static void rows_of_the_future_count_for_nothing(void **state)
+{
+    check_age(ABB_ROLE_OWNER, -SECONDS(119), ABB_AUTHZ_GRANTED, *state);
+    check_age(ABB_ROLE_OWNER, -SECONDS(121), ABB_AUTHZ_ASK, *state);
+    check_age(ABB_ROLE_OWNER, -MINUTES(600), ABB_AUTHZ_ASK, *state);
+    check_age(ABB_ROLE_NONE, -SECONDS(119), ABB_AUTHZ_DENIED, *state);
+    check_age(ABB_ROLE_NONE, -SECONDS(121), ABB_AUTHZ_ASK, *state);
+}
+
+static void a_role_grants_itself_and_what_is_below(void **state)
+{
+    static const char *const words[] = {"collaborator", "member", "create-project", "owner"};
+
+    for (int role = ABB_ROLE_NONE; role <= ABB_ROLE_OWNER; ++role) {
+        for (int wanted = 0; wanted < 4; ++wanted) {
+            const char *line = apr_pstrcat(*state, "acme:", words[wanted], NULL);
+            const char *ask;
+            rows_t rows;
+
+            memset(&rows, 0, sizeof(rows));
+            add_row(&rows, "acme", (abb_role_t)role, 0);
+            assert_int_equal(check(line, &rows, &ask, *state),
+                             role >= wanted + 1 ? ABB_AUTHZ_GRANTED : ABB_AUTHZ_DENIED);
+        }
+    }
+}
+
+static void without_a_row_bitbucket_is_asked(void **state)
+{
+    rows_t rows;
+    const char *ask;
+
+    memset(&rows, 0, sizeof(rows));
+    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
+    assert_string_equal(ask, "acme");
+    add_row(&rows, "other", ABB_ROLE_OWNER, 0);
+    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
+    assert_string_equal(ask, "acme");
+}
+
+/* Only fresh answers about all of them refuse; one good answer grants. */
+static void any_of_several_grants_and_all_refuse(void **state)
+{
+    rows_t rows;
+    const char *ask;
+
+    memset(&rows, 0, sizeof(rows));
+    add_row(&rows, "acme", ABB_ROLE_MEMBER, SECONDS(5));
+    assert_int_equal(check("acme:owner beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
+    assert_string_equal(ask, "beta");
+    add_row(&rows, "beta", ABB_ROLE_NONE, SECONDS(5));
+    assert_int_equal(check("acme:owner beta", &rows, &ask, *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check("acme:owner acme:member beta", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check("beta acme", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
+    rows.grants[0].checked_at = NOW - SECONDS(20);
+    assert_int_equal(check("acme:owner beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
+    assert_string_equal(ask, "acme");
+    rows.grants[1].checked_at = NOW - SECONDS(20);
+    assert_int_equal(check("beta acme:owner", &rows, &ask, *state), ABB_AUTHZ_ASK);
+    assert_string_equal(ask, "beta");
+}
+
+/* An old good answer of one does not hide behind a fresh refusal of another. */
+static void a_good_row_grants_behind_an_old_one(void **state)
+{
+    rows_t rows;
+    const char *ask;
+
+    memset(&rows, 0, sizeof(rows));
+    add_row(&rows, "acme", ABB_ROLE_OWNER, MINUTES(61));
+    add_row(&rows, "beta", ABB_ROLE_MEMBER, MINUTES(59));
+    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
+    rows.grants[1].checked_at = NOW - MINUTES(61);
+    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
+}
+
+static void a_uuid_and_a_slug_are_different_rows(void **state)
+{
+    rows_t rows;
+    const char *ask;
+
+    memset(&rows, 0, sizeof(rows));
+    add_row(&rows, "acme", ABB_ROLE_OWNER, 0);
+    assert_int_equal(check("{" UUID "}", &rows, &ask, *state), ABB_AUTHZ_ASK);
+    assert_string_equal(ask, UUID);
+    add_row(&rows, UUID, ABB_ROLE_MEMBER, 0);
+    assert_int_equal(check("{" UUID "}", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check("{" UUID "}:owner", &rows, &ask, *state), ABB_AUTHZ_DENIED);
+}
+
+/* ---- bitbucket-user ----------------------------------------------------------------------- */
+
+static void users_are_told_apart_by_their_form(void **state)
+{
+    const abb_authz_users_t *users =
+        parse_users("{" UUID "} 5bce04c759d0e84f8c7555e9 557058:" UUID
+                    " ThiagoCodecov 9A01F37B-B1B2-40C5-8C5E-1A39F4B5E645 712020:" UUID,
+                    *state);
+
+    assert_int_equal(users->count, 6);
+    assert_string_equal(users->rules[0].uuid, UUID);
+    assert_string_equal(users->rules[1].account_id, "5bce04c759d0e84f8c7555e9");
+    assert_string_equal(users->rules[2].account_id, "557058:" UUID);
+    assert_string_equal(users->rules[3].username, "ThiagoCodecov");
+    assert_string_equal(users->rules[4].uuid, UUID);
+    assert_string_equal(users->rules[5].account_id, "712020:" UUID);
+    for (int i = 0; i < users->count; ++i) {
+        const abb_authz_user_t *rule = &users->rules[i];
+
+        assert_int_equal((rule->uuid != NULL) + (rule->account_id != NULL) +
+                             (rule->username != NULL),
+                         1);
+    }
+}
+
+static void malformed_users_are_refused(void **state)
+{
+    static const char *const words[] = {"ada@example.com", "ada:x",  "{ada}",   ":" UUID,
+                                        "x:" UUID,         "1:2",    "a/b",     "a%20b",
+                                        "{" UUID,          "\xc3\xa4", "712020:{", "*"};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(words); ++i) {
+        const abb_authz_users_t *users;
+        const char *fault = abb_authz_parse_users(
+            apr_pstrcat(*state, "ada ", words[i], NULL), &users, *state);
+
+        if (!fault || !strstr(fault, apr_pstrcat(*state, "'", words[i], "'", NULL))) {
+            fail_msg("'%s': %s", words[i], fault ? fault : "accepted");
+        }
+    }
+}
+
+static abb_authz_verdict_t check_users(const char *line, const char *uuid, const char *account_id,
+                                       const char *username, apr_pool_t *p)
+{
+    abb_record_t record;
+
+    memset(&record, 0, sizeof(record));
+    record.account.uuid = uuid;
+    record.account.account_id = account_id;
+    record.account.username = username;
+    record.account.nickname = "nick";
+    record.account.display_name = "nick";
+    record.account.email = "nick";
+    return abb_authz_check_users(parse_users(line, p), &record);
+}
+
+static void users_match_by_their_own_attribute(void **state)
+{
+    static const char id[] = "5bce04c759d0e84f8c7555e9";
+
+    assert_int_equal(check_users("{" UUID "}", UUID, id, "ada", *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check_users(id, UUID, id, "ada", *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check_users("ada", UUID, id, "ada", *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check_users("bob ada", UUID, id, "ada", *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check_users("bob", UUID, id, "ada", *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check_users("{" OTHER_UUID "}", UUID, id, "ada", *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check_users("ada", UUID, id, "adalbert", *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check_users("adalbert", UUID, id, "ada", *state), ABB_AUTHZ_DENIED);
+}
+
+/* Whoever takes somebody's uuid or id for a name gains nothing. */
+static void attributes_do_not_stand_for_each_other(void **state)
+{
+    static const char id[] = "5bce04c759d0e84f8c7555e9";
+
+    assert_int_equal(check_users("{" UUID "}", OTHER_UUID, UUID, UUID, *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check_users(id, UUID, NULL, id, *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check_users("nick", UUID, id, "ada", *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check_users("ada", UUID, NULL, NULL, *state), ABB_AUTHZ_DENIED);
+}
+
+/* ---- in plain words ------------------------------------------------------------------------- */
+
+static void a_line_is_described(void **state)
+{
+    const char *text =
+        abb_authz_describe_workspaces(parse("Acme:owner {" UUID "} x:collaborator", *state), *state);
+
+    assert_string_equal(text, "owner of acme or member of " UUID " or collaborator of x");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        UNIT_TEST(a_plain_name_means_a_member),
+        UNIT_TEST(a_line_names_any_of_several),
+        UNIT_TEST(uuids_lose_braces_and_capitals),
+        UNIT_TEST(slugs_lose_capitals_and_quotes),
+        UNIT_TEST(names_have_a_longest_length),
+        UNIT_TEST(malformed_names_are_refused),
+        UNIT_TEST(dots_alone_are_no_name),
+        UNIT_TEST(unknown_roles_are_refused),
+        UNIT_TEST(a_line_must_name_something),
+        UNIT_TEST(an_empty_word_is_refused),
+        UNIT_TEST(a_grant_counts_for_an_hour),
+        UNIT_TEST(a_refusal_counts_for_fifteen_seconds),
+        UNIT_TEST(rows_of_the_future_count_for_nothing),
+        UNIT_TEST(a_role_grants_itself_and_what_is_below),
+        UNIT_TEST(without_a_row_bitbucket_is_asked),
+        UNIT_TEST(any_of_several_grants_and_all_refuse),
+        UNIT_TEST(a_good_row_grants_behind_an_old_one),
+        UNIT_TEST(a_uuid_and_a_slug_are_different_rows),
+        UNIT_TEST(users_are_told_apart_by_their_form),
+        UNIT_TEST(malformed_users_are_refused),
+        UNIT_TEST(users_match_by_their_own_attribute),
+        UNIT_TEST(attributes_do_not_stand_for_each_other),
+        UNIT_TEST(a_line_is_described),
+    };
+
+    return cmocka_run_group_tests(tests, unit_begin, unit_end);
+}

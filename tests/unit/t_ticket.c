@@ -1,0 +1,460 @@
+/* t_ticket: a sign-in attempt opens in its own time, at its own site, unchanged. */
+#include "abb_text.h"
+#include "abb_ticket.h"
+
+#include "unit.h"
+
+#define SITE "key@wiki.example.com"
+#define NOW apr_time_from_sec(1800000000)
+
+static abb_crypto_keyring_t ring = {1, {{{42}}}};
+
+static int begin(void **state)
+{
+    return unit_begin(state) == 0 && abb_crypto_init(NULL) == APR_SUCCESS ? 0 : -1;
+}
+
+static abb_ticket_t make_ticket(int attempt)
+{
+    abb_ticket_t ticket;
+
+    assert_int_equal(abb_ticket_init(&ticket, attempt, NOW, NULL), APR_SUCCESS);
+    return ticket;
+}
+
+static const char *encode(const abb_ticket_t *ticket, apr_pool_t *p)
+{
+    const char *value = NULL;
+
+    assert_int_equal(abb_ticket_encode(ticket, &ring, SITE, &value, p, NULL), APR_SUCCESS);
+    assert_non_null(value);
+    return unit_bytes(value, strlen(value) + 1, p);
+}
+
+static void check_refused(const char *value, const abb_crypto_keyring_t *keys, const char *site,
+                          apr_time_t now, apr_pool_t *p)
+{
+    abb_ticket_t ticket;
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    if (abb_ticket_decode(value, keys, site, now, &ticket, p, &err) != ABB_EATTEMPT) {
+        fail_msg("'%.100s' opens", value);
+    }
+    assert_int_equal(err.status, ABB_EATTEMPT);
+    assert_int_equal(abb_ticket_decode(value, keys, site, now, &ticket, p, NULL), ABB_EATTEMPT);
+}
+
+static int opens_at(const char *value, apr_time_t now, apr_pool_t *p)
+{
+    abb_ticket_t ticket;
+
+    return abb_ticket_decode(value, &ring, SITE, now, &ticket, p, NULL) == APR_SUCCESS;
+}
+
+/* ---- the attempt ---------------------------------------------------------------- */
+
+static void a_new_ticket_has_an_id_of_its_own(void **state)
+{
+    abb_ticket_t first = make_ticket(1);
+    abb_ticket_t second = make_ticket(1);
+
+    assert_int_equal(first.attempt, 1);
+    assert_int_equal(first.issued_at, NOW);
+    assert_memory_not_equal(first.id, second.id, ABB_TICKET_ID_SIZE);
+    assert_memory_not_equal(first.id, second.id, ABB_TICKET_ID_SIZE / 2);
+    assert_memory_not_equal(first.id + ABB_TICKET_ID_SIZE / 2, second.id + ABB_TICKET_ID_SIZE / 2,
+                            ABB_TICKET_ID_SIZE / 2);
+    assert_string_equal(first.workspaces, "");
+    assert_non_null(abb_text_local_path(first.return_path, NULL));
+}
+
+static void tickets_are_of_one_attempt_or_not(void **state)
+{
+    abb_ticket_t a = make_ticket(1);
+    abb_ticket_t b = a;
+
+    b.issued_at += 5;
+    b.return_path = "/other";
+    b.workspaces = "other";
+    assert_true(abb_ticket_is_same(&a, &b));
+    b.attempt = 2;
+    assert_false(abb_ticket_is_same(&a, &b));
+    b.attempt = 1;
+    for (int i = 0; i < ABB_TICKET_ID_SIZE; ++i) {
+        for (int bit = 1; bit < 256; bit <<= 1) {
+            b.id[i] ^= (unsigned char)bit;
+            assert_false(abb_ticket_is_same(&a, &b));
+            b.id[i] ^= (unsigned char)bit;
+        }
+    }
+}
+
+/* ---- state ------------------------------------------------------------------------ */
+
+static void state_comes_back_as_the_attempt(void **state)
+{
+    for (int attempt = 1; attempt <= 2; ++attempt) {
+        abb_ticket_t ticket = make_ticket(attempt);
+        const char *text = abb_ticket_state(&ticket, *state);
+        abb_ticket_t parsed;
+        abb_error_t err;
+
+        abb_error_clear(&err);
+        memset(&parsed, 0x5a, sizeof(parsed));
+        assert_int_equal(strlen(text), ABB_TICKET_STATE_LENGTH);
+        assert_string_equal(abb_text_percent_encode(text, *state), text);
+        assert_int_equal(abb_ticket_parse_state(text, &parsed, &err), APR_SUCCESS);
+        assert_int_equal(err.status, APR_SUCCESS);
+        assert_true(abb_ticket_is_same(&ticket, &parsed));
+        assert_int_equal(parsed.issued_at, 0);
+        assert_string_equal(parsed.workspaces, "");
+        assert_non_null(abb_text_local_path(parsed.return_path, NULL));
+    }
+}
+
+/* Neither what was asked for nor when. */
+static void state_tells_nothing_but_the_id(void **state)
+{
+    abb_ticket_t a = make_ticket(1);
+    abb_ticket_t b = a;
+
+    b.issued_at += 5;
+    b.return_path = "/secret";
+    b.workspaces = "secret";
+    assert_string_equal(abb_ticket_state(&a, *state), abb_ticket_state(&b, *state));
+}
+
+static void check_refused_state(const char *text)
+{
+    abb_ticket_t parsed;
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    if (abb_ticket_parse_state(text, &parsed, &err) != ABB_EATTEMPT) {
+        fail_msg("'%s' is accepted", text ? text : "(null)");
+    }
+    assert_int_equal(err.status, ABB_EATTEMPT);
+    assert_int_equal(abb_ticket_parse_state(text, &parsed, NULL), ABB_EATTEMPT);
+}
+
+static void garbage_is_no_state(void **state)
+{
+    static const char *const texts[] = {
+        NULL, "", "x", "null", "AQ", "%00", "../../etc/passwd", "<script>alert(1)</script>",
+        "====", "\xff\xfe", "                                            ",
+        "============================================",
+        "0000000000000000000000000000000000000000000000000000000000000000",
+    };
+    abb_ticket_t ticket = make_ticket(1);
+    const char *good = abb_ticket_state(&ticket, *state);
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(texts); ++i) {
+        check_refused_state(texts[i]);
+    }
+    for (apr_size_t length = 0; length < strlen(good); ++length) {
+        const char *cut = apr_pstrmemdup(*state, good, length);
+
+        check_refused_state(unit_bytes(cut, length + 1, *state));
+        check_refused_state(good + strlen(good) - length);
+    }
+    for (const char *c = "A=&% \n.~"; *c; ++c) {
+        check_refused_state(apr_psprintf(*state, "%s%c", good, *c));
+        check_refused_state(apr_psprintf(*state, "%c%s", *c, good));
+    }
+    check_refused_state(apr_pstrcat(*state, good, good, NULL));
+    check_refused_state(unit_repeat('A', 100000, *state));
+}
+
+static void each_character_of_state_is_checked(void **state)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    char *text = apr_pstrdup(*state, abb_ticket_state(&ticket, *state));
+
+    for (int i = 0; i < ABB_TICKET_STATE_LENGTH; ++i) {
+        char kept = text[i];
+
+        for (const char *c = "+/=%& \n\t.\x01\x7f\xff"; *c; ++c) {
+            text[i] = *c;
+            check_refused_state(text);
+        }
+        text[i] = kept;
+    }
+}
+
+static void only_two_attempts_have_a_state(void **state)
+{
+    for (int attempt = 0; attempt < 256; ++attempt) {
+        abb_ticket_t ticket = make_ticket(1);
+        abb_ticket_t parsed;
+        const char *text;
+
+        ticket.attempt = attempt;
+        text = abb_ticket_state(&ticket, *state);
+        if (attempt == 1 || attempt == 2) {
+            assert_int_equal(abb_ticket_parse_state(text, &parsed, NULL), APR_SUCCESS);
+        }
+        else {
+            check_refused_state(text);
+        }
+    }
+}
+
+/* ---- the cookie's name ---------------------------------------------------------------- */
+
+static void the_name_is_the_same_wherever_the_attempt_is_known(void **state)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    const char *text = abb_ticket_state(&ticket, *state);
+    const char *name = abb_ticket_name(&ticket, *state);
+    abb_ticket_t parsed;
+    abb_ticket_t opened;
+
+    assert_int_equal(strlen(name), ABB_TICKET_NAME_LENGTH);
+    assert_string_equal(abb_text_percent_encode(name, *state), name);
+    assert_non_null(strstr(text, name));
+    assert_int_equal(abb_ticket_parse_state(text, &parsed, NULL), APR_SUCCESS);
+    assert_string_equal(abb_ticket_name(&parsed, *state), name);
+    assert_int_equal(abb_ticket_decode(encode(&ticket, *state), &ring, SITE, NOW, &opened, *state,
+                                       NULL),
+                     APR_SUCCESS);
+    assert_string_equal(abb_ticket_name(&opened, *state), name);
+}
+
+/* All of the name comes from the id, so that attempts do not meet in one cookie. */
+static void names_differ_between_attempts(void **state)
+{
+    char varies[ABB_TICKET_NAME_LENGTH] = {0};
+    abb_ticket_t ticket = make_ticket(1);
+    const char *first = abb_ticket_name(&ticket, *state);
+
+    for (int i = 0; i < 100; ++i) {
+        abb_ticket_t other = make_ticket(1 + i % 2);
+        const char *name = abb_ticket_name(&other, *state);
+
+        assert_string_not_equal(name, first);
+        for (int j = 0; j < ABB_TICKET_NAME_LENGTH; ++j) {
+            varies[j] |= name[j] != first[j];
+        }
+    }
+    for (int j = 0; j < ABB_TICKET_NAME_LENGTH; ++j) {
+        assert_true(varies[j]);
+    }
+}
+
+/* ---- the cookie's value ------------------------------------------------------------------ */
+
+static void check_round_trip(const char *path, const char *workspaces, int attempt, apr_pool_t *p)
+{
+    abb_ticket_t ticket = make_ticket(attempt);
+    abb_ticket_t opened;
+    abb_error_t err;
+    const char *value;
+
+    abb_error_clear(&err);
+    ticket.return_path = path;
+    ticket.workspaces = workspaces;
+    value = encode(&ticket, p);
+    assert_string_equal(abb_text_percent_encode(value, p), value);
+    assert_int_equal(abb_ticket_decode(value, &ring, SITE, NOW, &opened, p, &err), APR_SUCCESS);
+    assert_int_equal(err.status, APR_SUCCESS);
+    assert_memory_equal(opened.id, ticket.id, ABB_TICKET_ID_SIZE);
+    assert_int_equal(opened.attempt, attempt);
+    assert_int_equal(opened.issued_at, NOW);
+    assert_string_equal(opened.return_path, path);
+    assert_string_equal(opened.workspaces, workspaces);
+}
+
+static void a_ticket_comes_back_as_it_was(void **state)
+{
+    char *longest = unit_repeat('a', ABB_TEXT_LOCAL_PATH_MAX, *state);
+
+    longest[0] = '/';
+    check_round_trip("/", "", 1, *state);
+    check_round_trip("/a?b=%0Ac&d=//x", "acme", 1, *state);
+    check_round_trip("/a", "acme other 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0", 2, *state);
+    check_round_trip(longest, "a b c d e f g h", 2, *state);
+}
+
+static void the_value_shows_nothing(void **state)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    unsigned char *bytes;
+    apr_size_t size;
+
+    ticket.return_path = "/pearl/pearl";
+    ticket.workspaces = "pearlpearl";
+    assert_int_equal(abb_text_base64url_decode(encode(&ticket, *state), &bytes, &size, *state),
+                     APR_SUCCESS);
+    for (apr_size_t i = 0; i + 4 <= size; ++i) {
+        assert_memory_not_equal(bytes + i, "pear", 4);
+        assert_memory_not_equal(bytes + i, ticket.id, 4);
+    }
+}
+
+static void a_ticket_lives_ten_minutes(void **state)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    const char *value = encode(&ticket, *state);
+
+    assert_int_equal(ABB_TICKET_LIFETIME, apr_time_from_sec(600));
+    assert_true(opens_at(value, NOW, *state));
+    assert_true(opens_at(value, NOW + ABB_TICKET_LIFETIME, *state));
+    check_refused(value, &ring, SITE, NOW + ABB_TICKET_LIFETIME + 1, *state);
+    check_refused(value, &ring, SITE, NOW + apr_time_from_sec(86400), *state);
+}
+
+static void clocks_may_differ_by_two_minutes(void **state)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    const char *value = encode(&ticket, *state);
+
+    assert_true(opens_at(value, NOW - 1, *state));
+    assert_true(opens_at(value, NOW - apr_time_from_sec(120), *state));
+    check_refused(value, &ring, SITE, NOW - apr_time_from_sec(120) - 1, *state);
+    check_refused(value, &ring, SITE, 0, *state);
+}
+
+static void foreign_sites_and_keys_are_refused(void **state)
+{
+    static const char *const sites[] = {
+        "", "key@wiki.example.org", "other@wiki.example.com", "key@wiki.example.co",
+        "key@wiki.example.com ", "KEY@wiki.example.com", "ey@wiki.example.com",
+    };
+    abb_crypto_keyring_t other = {1, {{{43}}}};
+    abb_crypto_keyring_t both = {2, {{{43}}, {{42}}}};
+    abb_ticket_t ticket = make_ticket(1);
+    const char *value = encode(&ticket, *state);
+    abb_ticket_t opened;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(sites); ++i) {
+        check_refused(value, &ring, sites[i], NOW, *state);
+    }
+    check_refused(value, &other, SITE, NOW, *state);
+    assert_int_equal(abb_ticket_decode(value, &both, SITE, NOW, &opened, *state, NULL),
+                     APR_SUCCESS);
+}
+
+static void each_changed_character_is_noticed(void **state)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    char *value = apr_pstrdup(*state, encode(&ticket, *state));
+
+    for (char *c = value; *c; ++c) {
+        char kept = *c;
+
+        for (const char *other = "AZaz09-_+/= \x01\xff"; *other; ++other) {
+            if (*other != kept) {
+                *c = *other;
+                check_refused(value, &ring, SITE, NOW, *state);
+            }
+        }
+        *c = kept;
+    }
+    assert_true(opens_at(value, NOW, *state));
+}
+
+static void garbage_is_no_value(void **state)
+{
+    static const char *const values[] = {"", "x", "====", "null", "\xff\xff", "a b", "%41", "AQ"};
+    abb_ticket_t ticket = make_ticket(1);
+    const char *good = encode(&ticket, *state);
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(values); ++i) {
+        check_refused(values[i], &ring, SITE, NOW, *state);
+    }
+    for (apr_size_t length = 0; length < strlen(good); ++length) {
+        const char *cut = apr_pstrmemdup(*state, good, length);
+
+        check_refused(unit_bytes(cut, length + 1, *state), &ring, SITE, NOW, *state);
+    }
+    check_refused(apr_pstrcat(*state, good, "A", NULL), &ring, SITE, NOW, *state);
+    check_refused(apr_pstrcat(*state, good, good, NULL), &ring, SITE, NOW, *state);
+    check_refused(unit_repeat('A', 100000, *state), &ring, SITE, NOW, *state);
+    check_refused(abb_ticket_state(&ticket, *state), &ring, SITE, NOW, *state);
+}
+
+/* ---- values that the key did seal, but not this room ---------------------------------------- */
+
+/* What the room seals, found out by opening a value of its own. */
+static unsigned char *sealed_text(const abb_crypto_context_t *context, apr_size_t *size,
+                                  apr_pool_t *p)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    unsigned char *sealed;
+    unsigned char *text;
+    apr_size_t sealed_size;
+
+    ticket.return_path = "/path";
+    ticket.workspaces = "acme";
+    assert_int_equal(abb_text_base64url_decode(encode(&ticket, p), &sealed, &sealed_size, p),
+                     APR_SUCCESS);
+    assert_int_equal(abb_crypto_open(&ring, context, sealed, sealed_size, &text, size, p, NULL),
+                     APR_SUCCESS);
+    return text;
+}
+
+static const char *seal(const abb_crypto_context_t *context, const void *text, apr_size_t size,
+                        apr_pool_t *p)
+{
+    unsigned char *sealed;
+    apr_size_t sealed_size;
+
+    assert_int_equal(abb_crypto_seal(&ring, context, text, size, &sealed, &sealed_size, p, NULL),
+                     APR_SUCCESS);
+    return abb_text_base64url_encode(sealed, sealed_size, p);
+}
+
+static void sealed_text_of_another_form_is_refused(void **state)
+{
+    static const abb_crypto_context_t context = {"ticket", SITE, NULL, 0};
+    apr_size_t size;
+    unsigned char *text = sealed_text(&context, &size, *state);
+
+    assert_true(opens_at(seal(&context, text, size, *state), NOW, *state));
+    for (apr_size_t cut = 0; cut < size; ++cut) {
+        check_refused(seal(&context, text, cut, *state), &ring, SITE, NOW, *state);
+    }
+    check_refused(seal(&context, unit_repeat('x', size, *state), size, *state), &ring, SITE, NOW,
+                  *state);
+    text[size - 1] = 'x';
+    check_refused(seal(&context, text, size, *state), &ring, SITE, NOW, *state);
+}
+
+static void text_sealed_for_another_purpose_is_refused(void **state)
+{
+    static const abb_crypto_context_t own = {"ticket", SITE, NULL, 0};
+    static const abb_crypto_context_t session = {"session", SITE, NULL, 0};
+    static const abb_crypto_context_t with_secret = {"ticket", SITE, "x", 1};
+    apr_size_t size;
+    unsigned char *text = sealed_text(&own, &size, *state);
+
+    check_refused(seal(&session, text, size, *state), &ring, SITE, NOW, *state);
+    check_refused(seal(&with_secret, text, size, *state), &ring, SITE, NOW, *state);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        UNIT_TEST(a_new_ticket_has_an_id_of_its_own),
+        UNIT_TEST(tickets_are_of_one_attempt_or_not),
+        UNIT_TEST(state_comes_back_as_the_attempt),
+        UNIT_TEST(state_tells_nothing_but_the_id),
+        UNIT_TEST(garbage_is_no_state),
+        UNIT_TEST(each_character_of_state_is_checked),
+        UNIT_TEST(only_two_attempts_have_a_state),
+        UNIT_TEST(the_name_is_the_same_wherever_the_attempt_is_known),
+        UNIT_TEST(names_differ_between_attempts),
+        UNIT_TEST(a_ticket_comes_back_as_it_was),
+        UNIT_TEST(the_value_shows_nothing),
+        UNIT_TEST(a_ticket_lives_ten_minutes),
+        UNIT_TEST(clocks_may_differ_by_two_minutes),
+        UNIT_TEST(foreign_sites_and_keys_are_refused),
+        UNIT_TEST(each_changed_character_is_noticed),
+        UNIT_TEST(garbage_is_no_value),
+        UNIT_TEST(sealed_text_of_another_form_is_refused),
+        UNIT_TEST(text_sealed_for_another_purpose_is_refused),
+    };
+
+    return cmocka_run_group_tests(tests, begin, unit_end);
+}
