@@ -36,7 +36,10 @@ void abb_authn_insert_filter(request_rec *r);
 #define ABB_AUTHN_PRIVATE_FILTER "AUTH_BITBUCKET_PRIVATE"
 apr_status_t abb_authn_private_filter(ap_filter_t *filter, apr_bucket_brigade *brigade);
 
-/* fixups: give the request that ErrorDocument makes the refusal's variables. */
+/*
+ * fixups: give a request that httpd made of another one (ErrorDocument, an
+ * internal redirect, a subrequest) the variables of identity or refusal.
+ */
 int abb_authn_fixups(request_rec *r);
 
 /* Require bitbucket-workspace, Require bitbucket-user. */

@@ -13,13 +13,15 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
+#define AUTH_TYPE "Bitbucket"
+
 /* ---- answers ------------------------------------------------------------- */
 
 static int is_ours(request_rec *r)
 {
     const char *type = ap_auth_type(r);
 
-    return type && ap_cstr_casecmp(type, "Bitbucket") == 0;
+    return type && ap_cstr_casecmp(type, AUTH_TYPE) == 0;
 }
 
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
@@ -81,7 +83,7 @@ static int admit(abb_visit_t *visit, request_rec *r)
         return missing_attribute(visit, r, place.remote_user);
     }
     r->user = (char *)user;
-    r->ap_auth_type = (char *)"Bitbucket";
+    r->ap_auth_type = (char *)AUTH_TYPE;
     abb_request_set_variables(r, record);
     return OK;
 }
@@ -291,8 +293,27 @@ int abb_authn_begin(request_rec *r)
     return DECLINED;
 }
 
+/*
+ * Where httpd redirects internally within one place, it copies the user and does
+ * not ask who it is again; the application behind needs the variables all the same.
+ */
+static void restore_identity(request_rec *r)
+{
+    const abb_visit_t *visit;
+
+    if (!r->user || !r->ap_auth_type || strcmp(r->ap_auth_type, AUTH_TYPE) != 0 ||
+        apr_table_get(r->subprocess_env, "BITBUCKET_UUID")) {
+        return;
+    }
+    visit = abb_visit_find(r);
+    if (visit && visit->session) {
+        abb_request_set_variables(r, &visit->session->record);
+    }
+}
+
 int abb_authn_fixups(request_rec *r)
 {
+    restore_identity(r);
     abb_refusal_restore_variables(r);
     return DECLINED;
 }

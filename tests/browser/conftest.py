@@ -14,9 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "httpd"))
 pytest.register_assert_rewrite("harness", "person")
 
-from harness import fixtures  # noqa: E402
 from harness.config import VirtualHost, place  # noqa: E402
-from harness.fixtures import log_watch, logs, pytest_runtest_makereport, scratch, shared_simulator, simulator  # noqa: E402,F401
+from harness.fixtures import lasting, log_watch, logs, pytest_runtest_makereport, scratch, shared_simulator, simulator  # noqa: E402,F401
 from harness.server import Server  # noqa: E402
 from person import Person, start_chromium  # noqa: E402
 
@@ -28,14 +27,8 @@ PLACES = "\n".join([place("any", "Require valid-user"), place("team", "Require b
 def host(shared_simulator):
     """A site to visit."""
     host = VirtualHost(PLACES)
-    server = Server([host], shared_simulator, "event").start()
-    fixtures.running.append(server)
-    yield host
-    fixtures.running.remove(server)
-    try:
-        server.stop()
-    finally:
-        server.remove()
+    with lasting(Server([host], shared_simulator, "event")):
+        yield host
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ import time
 import pytest
 
 from harness import tags
-from harness.config import VirtualHost, place
+from harness.config import VirtualHost, free_port, place
+from harness.fixtures import lasting, wanted_mpms
+from harness.server import Server
 from harness.simulator import permission_route, uuid_of
 
 ROUTES = ("token", "user", "emails", "permission")
@@ -22,17 +24,9 @@ MEGABYTE = 1024 * 1024
 @pytest.fixture(scope="module")
 def own_site(shared_simulator):
     """A server with short time-outs, of this file's own."""
-    from harness import fixtures
-    from harness.server import Server
     host = VirtualHost("AuthBitbucketHTTPTimeout 1s 2s\n" + place("team", "Require bitbucket-workspace acme"))
-    server = Server([host], shared_simulator, fixtures.wanted_mpms()[0]).start()
-    fixtures.running.append(server)
-    yield host
-    fixtures.running.remove(server)
-    try:
-        server.stop()
-    finally:
-        server.remove()
+    with lasting(Server([host], shared_simulator, wanted_mpms()[0])):
+        yield host
 
 
 @pytest.fixture
@@ -112,7 +106,6 @@ UNUSABLE = {
 }
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_unusable_answers(host, browser, simulator, logs, route, kind):
@@ -132,7 +125,6 @@ SLOW = {
 }
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("kind", SLOW)
 def test_slow_answers(host, browser, simulator, logs, route, kind):
@@ -143,10 +135,8 @@ def test_slow_answers(host, browser, simulator, logs, route, kind):
     assert len(simulator.calls("token")) == 1
 
 
-@pytest.mark.one_mpm
 def test_bitbucket_is_not_there(start_server, browser, simulator, logs):
     """Strangers are redirected as ever; whoever comes back is told at once."""
-    from harness.config import free_port
     logs.expect(tags.ANSWERED)
     port = free_port()
     host = VirtualHost(f"AuthBitbucketTokenURL http://127.0.0.1:{port}/token\n" + place("any", "Require valid-user"))
@@ -158,7 +148,6 @@ def test_bitbucket_is_not_there(start_server, browser, simulator, logs):
     assert answer.status == 503 and answer.reference and browser.session_value() is None
 
 
-@pytest.mark.one_mpm
 def test_a_host_that_does_not_resolve(start_server, browser, logs):
     logs.expect(tags.ANSWERED)
     host = VirtualHost("AuthBitbucketAPIURL https://bitbucket.invalid/2.0\nAuthBitbucketHTTPTimeout 2s 3s\n"
@@ -169,7 +158,6 @@ def test_a_host_that_does_not_resolve(start_server, browser, logs):
     assert answer.status == 503 and time.monotonic() - started < 6
 
 
-@pytest.mark.one_mpm
 def test_no_redirect_is_followed(host, browser, simulator, logs):
     """The listener that a redirect names sees no connection: it would get the token."""
     logs.expect(tags.ANSWERED)
@@ -187,7 +175,6 @@ def test_no_redirect_is_followed(host, browser, simulator, logs):
 
 # -- the token endpoint
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("change", [
     {"access_token": None}, {"access_token": ""}, {"access_token": 5}, {"access_token": ["x"]}, {"access_token": "a b"},
     {"access_token": "a\nb"}, {"access_token": "é"}, {"access_token": "x" * 9000}, {"token_type": "mac"}, {"token_type": 5},
@@ -199,7 +186,6 @@ def test_malformed_tokens(host, browser, simulator, logs, change):
     assert_refused(browser, host, answer)
 
 
-@pytest.mark.one_mpm
 def test_a_key_twice_in_the_answer_of_the_token_endpoint(host, browser, simulator, logs):
     logs.expect(tags.ANSWERED)
     answer, _ = attempt(browser, host, simulator, "token",
@@ -207,7 +193,6 @@ def test_a_key_twice_in_the_answer_of_the_token_endpoint(host, browser, simulato
     assert_refused(browser, host, answer)
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("settings", [
     {"token_type": None}, {"token_type": "Bearer"}, {"token_type": "BEARER"}, {"send_scope_as": "scopes"},
     {"send_scope_as": "none"}, {"scope_separator": "comma"}, {"expires_in_format": "string"}, {"expires_in_format": "missing"},
@@ -218,7 +203,6 @@ def test_answers_of_the_token_endpoint_that_are_good(host, browser, simulator, s
     assert browser.sign_in(host.url("/team/page.html"), "mark").status == 200
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("expires_in", [None, 0, -1, 1, "", "x", "7200", 1e300, 7200.5, True, [], {}, 10**18])
 def test_expires_in(host, browser, simulator, expires_in):
     """Odd values are survived."""
@@ -226,7 +210,6 @@ def test_expires_in(host, browser, simulator, expires_in):
     assert browser.sign_in(host.url("/team/page.html"), "mark").status == 200
 
 
-@pytest.mark.one_mpm
 def test_a_code_that_bitbucket_refuses(host, browser, simulator):
     """invalid_grant: starts once more, then a page."""
     callback = browser.walk_to_callback(host.url("/team/page.html"), "mark")
@@ -240,7 +223,6 @@ def test_a_code_that_bitbucket_refuses(host, browser, simulator):
     assert browser.walk(browser.click(last, "Try again"))[-1].status == 200
 
 
-@pytest.mark.one_mpm
 def test_the_answer_of_the_exchange_is_lost(host, browser, simulator, logs):
     """The code is spent at Bitbucket, but nobody knows: it is not sent again."""
     logs.expect(tags.ANSWERED)
@@ -249,7 +231,6 @@ def test_the_answer_of_the_exchange_is_lost(host, browser, simulator, logs):
     assert len(simulator.calls("token")) == 1
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("error, status", [
     ("unauthorized_client", 500), ("invalid_client", 500), ("invalid_request", 500), ("invalid_scope", 500),
     ("something_new", 503), ({"message": "x"}, 503), (5, 503),
@@ -265,7 +246,6 @@ def test_errors_of_the_token_endpoint(host, browser, simulator, logs, error, sta
 
 # -- limits
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("form", ["json", "text"])
 @pytest.mark.parametrize("sent, answered", [("17", 17), ("100000", 900), ("0", 1), (None, 60), ("soon", 60), ("-5", 60),
@@ -282,7 +262,6 @@ def test_rate_limit(host, browser, simulator, logs, route, form, sent, answered)
 
 # -- the account
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("change", [
     {"uuid": None}, {"uuid": ""}, {"uuid": 5}, {"uuid": "{}"}, {"uuid": "{not-a-uuid}"}, {"uuid": "{" + "a" * 36 + "}"},
     {"type": None}, {"type": 5}, {"username": 5}, {"username": {"x": 1}}, {"nickname": []}, {"display_name": True},
@@ -294,7 +273,6 @@ def test_malformed_accounts(host, browser, simulator, logs, change):
     assert_refused(browser, host, answer)
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("body", [
     "{%s,\"uuid\":\"{%s}\"}" % (USER, uuid_of("olivia")),
     "{%s,\"links\":{\"html\":{},\"html\":{}}}" % USER,
@@ -305,7 +283,6 @@ def test_a_key_twice_in_the_account(host, browser, simulator, logs, body):
     assert_refused(browser, host, answer)
 
 
-@pytest.mark.one_mpm
 def test_nesting_that_is_allowed(host, browser, simulator):
     simulator.fault("user", merge={"x": {"a": {"b": {"c": [[[["deep"]]]]}}}, "unknown": [1, 2.5, None, True]})
     assert browser.sign_in(host.url("/team/page.html"), "mark").status == 200
@@ -317,7 +294,6 @@ def page(entries, **more) -> dict:
     return {"json": {"values": entries, **more}}
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("answer_of_emails", [
     {"json": {}}, {"json": {"values": None}}, {"json": {"values": {}}}, {"json": {"values": "x"}},
     page([], next=5), page([], next={"href": "x"}),
@@ -334,7 +310,6 @@ def test_malformed_addresses(host, browser, simulator, logs, answer_of_emails):
     assert_refused(browser, host, answer)
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("path", ["/2.0/../site/oauth2/authorize", "/1.0/user/emails", "/2.0evil/x", "/", "/2.0/%2e%2e/x",
                                   "/2.0/user/emails#x", "/2.0/user/emails page=2", "/2.0\\..\\x"])
 def test_next_outside_the_api(host, browser, simulator, logs, path):
@@ -344,7 +319,6 @@ def test_next_outside_the_api(host, browser, simulator, logs, path):
     assert len([call for call in simulator.calls() if "emails" in call["path"] or "%2e" in call["path"]]) == 1
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("trick", ["@127.0.0.1:1", ".evil.example", "0", ":1"])
 def test_next_at_a_similar_origin(host, browser, simulator, logs, trick):
     logs.expect(tags.ANSWERED)
@@ -352,7 +326,6 @@ def test_next_at_a_similar_origin(host, browser, simulator, logs, trick):
     assert_refused(browser, host, answer)
 
 
-@pytest.mark.one_mpm
 def test_the_same_page_again_and_again(host, browser, simulator, logs):
     logs.expect(tags.ANSWERED)
     answer, _ = attempt(browser, host, simulator, "emails",
@@ -361,7 +334,6 @@ def test_the_same_page_again_and_again(host, browser, simulator, logs):
     assert len(simulator.calls("emails")) <= 3
 
 
-@pytest.mark.one_mpm
 def test_endless_pages(host, browser, simulator, logs):
     """A next page behind each, all different."""
     logs.expect(tags.ANSWERED)
@@ -373,7 +345,6 @@ def test_endless_pages(host, browser, simulator, logs):
     assert len(simulator.calls("emails")) <= 11
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("entry", [None, 5, "x", [], {}, {"email": 5}, {"email": None, "is_confirmed": True},
                                    {"email": "a@b", "is_confirmed": "yes"}, {"email": "x" * 300 + "@b", "is_confirmed": True}])
 def test_odd_addresses_are_left_out(host, browser, simulator, entry):
@@ -384,7 +355,6 @@ def test_odd_addresses_are_left_out(host, browser, simulator, entry):
 
 # -- several at once
 
-@pytest.mark.one_mpm
 def test_a_slow_bitbucket_holds_up_nobody_else(host, new_browser, simulator, logs):
     """While sign-ins wait for Bitbucket, signed-in visitors are served as ever."""
     logs.allow(tags.ANSWERED)
@@ -407,7 +377,6 @@ def test_a_slow_bitbucket_holds_up_nobody_else(host, new_browser, simulator, log
     assert slowest < 0.5
 
 
-@pytest.mark.one_mpm
 def test_all_is_well_after_all_that(host, browser, simulator):
     """The same server, connections and children still sign people in."""
     assert browser.sign_in(host.url("/team/page.html"), "mark").status == 200

@@ -6,6 +6,8 @@ import pytest
 
 from harness.client import SCRIPT
 from harness.config import VirtualHost, place
+from harness.fixtures import lasting, wanted_mpms
+from harness.server import Server
 
 
 def says(value: str) -> str:
@@ -29,8 +31,6 @@ CONTROLS = {
 
 @pytest.fixture(scope="module")
 def hosts(shared_simulator):
-    from harness import fixtures
-    from harness.server import Server
     host = VirtualHost("\n".join([
         *(place(name, *([says(value)] if value else []), "Require valid-user") for name, (value, _) in CONTROLS.items()),
         place("off", "AuthBitbucketPrivate Off", says("public, max-age=600"), "Require valid-user"),
@@ -40,20 +40,15 @@ def hosts(shared_simulator):
         place("team", "Require bitbucket-workspace acme"),
         place("open", says("public, max-age=600"), auth=False),
     ]))
-    server = Server([host], shared_simulator, fixtures.wanted_mpms()[0]).start()
-    directory = server.content / "unprotected-by-htaccess"
+    server = Server([host], shared_simulator, wanted_mpms()[0])
+    directory = server.content / "with-htaccess"
     directory.mkdir()
     (directory / "env.cgi").write_text((server.content / "env.cgi").read_text())
     (directory / "env.cgi").chmod(0o755)
     (directory / ".htaccess").write_text("AuthType Bitbucket\nRequire valid-user\nAuthBitbucketPrivate Off\n"
                                          + says("public, max-age=600") + "\n")
-    fixtures.running.append(server)
-    yield host
-    fixtures.running.remove(server)
-    try:
-        server.stop()
-    finally:
-        server.remove()
+    with lasting(server):
+        yield host
 
 
 def controls(answer) -> set[str]:
@@ -89,7 +84,7 @@ def test_errors_too(hosts, log_watch, browser, path):
     assert answer.status == 404 and controls(answer) == {"private"}
 
 
-@pytest.mark.parametrize("path", ["/off/env.cgi", "/unprotected-by-htaccess/env.cgi"])
+@pytest.mark.parametrize("path", ["/off/env.cgi", "/with-htaccess/env.cgi"])
 def test_switched_off(hosts, log_watch, browser, path):
     assert controls(browser.sign_in(hosts.url(path), "mark")) == {"public", "max-age=600"}
 

@@ -7,8 +7,9 @@ import pytest
 from harness import tags
 from harness.client import NAVIGATION, SCRIPT, TICKET
 from harness.config import VirtualHost, place
+from harness.simulator import uuid_of
 
-ANY = place("any", "Require valid-user")
+ANY = "\n".join([place("any", "Require valid-user"), place("free", auth=False)])
 
 
 @pytest.fixture
@@ -118,7 +119,6 @@ def test_places_inherit_settings(start_server, browser):
         'Alias "/named" "${CONTENT}"', '<Location "/named">', "AuthBitbucketRemoteUser email", "</Location>",
         'Alias "/free" "${CONTENT}"', '<Location "/free">', "Require all granted", "</Location>"]))
     start_server(host)
-    from harness.simulator import uuid_of
     assert browser.sign_in(host.url("/inner/env.cgi"), "mark").environment["REMOTE_USER"] == uuid_of("mark")
     assert browser.get(host.url("/named/env.cgi")).environment["REMOTE_USER"] == "mark@acme.example"
     assert browser.get(host.url("/free/page.html"), {"Accept": "*/*", "Cookie": ""}).status == 200
@@ -151,5 +151,7 @@ def test_own_cookies_stay_out_of_applications(two_hosts, browser):
     cookies = browser.jar.line("localhost", False)
     seen = browser.get(one.url("/any/env.cgi"), {**NAVIGATION, "Cookie": f"a=1; {cookies}; b=2"}).environment
     assert seen["REMOTE_USER"] and seen["HTTP_COOKIE"].replace(" ", "") == "a=1;b=2"
+    open_place = browser.get(one.url("/free/env.cgi"), {**NAVIGATION, "Cookie": f"a=1; {cookies}"}).environment
+    assert open_place["HTTP_COOKIE"].strip() == "a=1", "also where nobody need sign in"
     alone = browser.get(one.url("/any/env.cgi"), {**NAVIGATION, "Cookie": cookies}).environment
     assert TICKET not in alone.get("HTTP_COOKIE", "") and browser.session_value() not in str(alone)

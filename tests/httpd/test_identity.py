@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import tags
+from harness.config import VirtualHost, place
 from harness.simulator import account, uuid_of
 
 
@@ -256,3 +257,30 @@ def test_subrequests_of_a_stranger(site, browser):
 def test_an_include_of_a_protected_page_for_somebody_signed_in(site, browser):
     browser.sign_in(site.plain.url("/any/page.html"), "mark")
     assert "The test page" in browser.get(site.plain.url("/open/outside.shtml")).text
+
+
+REDIRECTS = {
+    "front controller": "RewriteEngine On\nRewriteRule !env\\.cgi$ env.cgi [L]",
+    "fallback": "FallbackResource {path}/env.cgi",
+    "index": "DirectoryIndex env.cgi",
+    "error document": "ErrorDocument 404 {path}/env.cgi",
+}
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("kind", REDIRECTS)
+@pytest.mark.parametrize("where", ["htaccess", "location"])
+def test_internal_redirects_keep_the_identity(start_server, browser, simulator, kind, where):
+    """Applications behind a front controller learn the same as others."""
+    rules = "AuthType Bitbucket\nRequire valid-user\n"
+    host = VirtualHost(f'<Location "/app">\n{rules}</Location>' if where == "location" else "")
+    server = start_server.prepare(host)
+    directory = server.content / "app"
+    directory.mkdir()
+    (directory / "env.cgi").write_text((server.content / "env.cgi").read_text())
+    (directory / "env.cgi").chmod(0o755)
+    (directory / ".htaccess").write_text((rules if where == "htaccess" else "") + REDIRECTS[kind].format(path="/app"))
+    server.start()
+    path = "/app/" if kind == "index" else "/app/some/where"
+    seen = browser.sign_in(host.url(path), "mark").environment
+    assert identity(seen) == expected("mark", simulator.origin)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from harness.client import NAVIGATION
 from harness.load import at_once
 
@@ -29,7 +31,6 @@ def test_many_strangers(site, simulator, capsys):
 
 def test_many_sign_ins(site, new_browser, simulator, capsys):
     """Thirty people come back from Bitbucket in the same moment."""
-    from concurrent.futures import ThreadPoolExecutor
     simulator.settings(quota=None)
     browsers = [new_browser() for _ in range(30)]
     callbacks = [browser.walk_to_callback(site.plain.url("/team/page.html"), "mark") for browser in browsers]

@@ -8,6 +8,7 @@ import pytest
 
 from harness import tags
 from harness.client import NAVIGATION, SCRIPT
+from harness.config import VirtualHost, place
 
 GOOD = [
     "/", "/any/page.html", "/any/page.html?a=1&b=2", "/any/p%61ge.html?x=%2F%2F", "/a/b/c/", "/~user/;v=1/(x)!$'*,=:@",
@@ -75,8 +76,8 @@ def test_decoded_once(site, browser, value):
 
 
 @pytest.mark.parametrize("headers", [NAVIGATION, SCRIPT, {}])
-def test_login_redirects_whoever_asks(site, browser, headers):
-    """A link to it is meant for people, so there is nothing else to answer."""
+def test_login_begins_a_sign_in(site, browser, headers):
+    """A link to it is meant for people; what a script is told is not settled."""
     answer = browser.get(site.quiet.endpoint("login"), headers)
     assert answer.status in (302, 401)
     if headers is NAVIGATION:
@@ -102,7 +103,6 @@ def test_bad_queries(site, browser, query):
 
 @pytest.mark.one_mpm
 def test_a_scope_is_sent_when_configured(start_server, browser):
-    from harness.config import VirtualHost, place
     host = VirtualHost("AuthBitbucketScope account email\n" + place("any", "Require valid-user"))
     start_server(host)
     assert browser.get(host.url("/any/")).location_query["scope"] == "account email"

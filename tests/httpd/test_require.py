@@ -289,6 +289,17 @@ def test_a_refused_script_gets_403_without_a_redirect(site, browser):
 
 
 @pytest.mark.one_mpm
+@pytest.mark.parametrize("merging, allowed", [("And", {"mark"}), ("Off", {"mark", "gwen"})])
+def test_auth_merging(start_server, new_browser, merging, allowed):
+    """A place within a place, as httpd's AuthMerging says."""
+    host = VirtualHost("\n".join([place("outer", "Require bitbucket-workspace acme"), '<Location "/outer/page.html">',
+                                  f"AuthMerging {merging}", "Require bitbucket-workspace initechlabs", "</Location>"]))
+    start_server(host)
+    for person in ("olivia", "mark", "gwen", "oscar"):
+        assert new_browser().sign_in(host.url("/outer/page.html"), person).status == (200 if person in allowed else 403), person
+
+
+@pytest.mark.one_mpm
 def test_a_new_sign_in_brings_new_rows(site, browser, simulator):
     """Somebody just removed is out at the next sign-in."""
     browser.sign_in(site.plain.url("/team/page.html"), "mark")
@@ -297,8 +308,7 @@ def test_a_new_sign_in_brings_new_rows(site, browser, simulator):
 
 
 @pytest.mark.one_mpm
-def test_satisfy_any_with_basic_in_another_place(start_server, browser):
-    """Rules of other authentication types beside ours are left alone."""
+def test_other_places_are_left_alone(start_server, browser):
     host = VirtualHost("\n".join([place("any", "Require valid-user"),
                                   place("elsewhere", "Require all granted", auth=False)]))
     start_server(host)

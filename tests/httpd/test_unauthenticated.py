@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.client import NAVIGATION, send_bytes
@@ -122,6 +124,17 @@ def test_a_body_does_not_become_the_next_request(site):
     data = (b"POST /any/page.html HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(smuggled) + smuggled
             + b"GET /any/data.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert send_bytes(site.quiet.port, data).count(b"HTTP/1.1 401 ") == 2
+
+
+@pytest.mark.one_mpm
+def test_a_kept_connection_remembers_nobody(site, browser):
+    """Requests of different people may share one, through a proxy."""
+    browser.sign_in(site.quiet.url("/any/page.html"), "mark")
+    cookie = b"Cookie: " + browser.jar.line("localhost", False).encode() + b"\r\n"
+    head = b"GET /any/data.txt HTTP/1.1\r\nHost: localhost\r\n"
+    data = head + cookie + b"\r\n" + head + b"\r\n" + head + cookie + b"\r\n" + head + b"Connection: close\r\n\r\n"
+    statuses = re.findall(rb"HTTP/1.1 (\d+) ", send_bytes(site.quiet.port, data))
+    assert statuses == [b"200", b"401", b"200", b"401"]
 
 
 @pytest.mark.one_mpm

@@ -1632,9 +1632,13 @@ static void writers_may_die_at_any_moment(void **state)
  */
 enum { BYSTANDERS = 6, SUBJECT = 100, LARGE_SIZE = 1500 };
 
-/* After so long, as under a sanitizer, only one in so many instructions is looked at. */
-#define WALK_PATIENCE apr_time_from_msec(700)
+/*
+ * After so long, as under a sanitizer, only one in so many instructions is looked
+ * at, and after so much longer the rest goes unseen.
+ */
+#define WALK_PATIENCE apr_time_from_msec(1500)
 #define WALK_STRIDE 41
+#define WALK_REST apr_time_from_msec(1000)
 
 typedef struct {
     const char *name;
@@ -1814,13 +1818,27 @@ static const char *judge_death(place_t *place, const death_t *death)
     return abb_store_shm_check(place->store);
 }
 
-/* Stop at the next instruction. Returns 0 when the child has ended. */
-static int step_child(pid_t child)
+/* Stop at the next instruction. Returns 0, and so does *child, when it has ended. */
+static int step_child(pid_t *child)
 {
     int how = 0;
 
-    return ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0 && waitpid(child, &how, 0) == child &&
-           WIFSTOPPED(how);
+    if (ptrace(PTRACE_SINGLESTEP, *child, NULL, NULL) != 0) {
+        return 0;
+    }
+    if (waitpid(*child, &how, 0) != *child || !WIFSTOPPED(how)) {
+        *child = 0;
+        return 0;
+    }
+    return 1;
+}
+
+static void end_child(pid_t child)
+{
+    if (child) {
+        kill(child, SIGKILL);
+        waitpid(child, NULL, 0);
+    }
 }
 
 /* A child that stops before its operation; 0 when it cannot be traced. */
@@ -1870,11 +1888,11 @@ static int walk(place_t *place, const death_t *death, const segment_t *live, con
         apr_pool_destroy(survivor.p);
         ++states;
         if (fault) {
-            kill(child, SIGKILL);
-            waitpid(child, NULL, 0);
+            end_child(child);
             fail_msg("%s, state %d: %s", death->name, states, fault);
         }
-    } while (step_child(child));
+    } while (apr_time_now() < patience + WALK_REST && step_child(&child));
+    end_child(child);
     return states;
 }
 

@@ -19,9 +19,10 @@ class Clock:
         self.library = directory / "clock.so"
         self.file = directory / "clock"
         self._offset = 0
-        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(self.library), str(SOURCE)], check=True)
-        self.file.write_bytes(struct.pack("=q", 0))
-        self.file.chmod(0o644)
+        if not self.library.exists():
+            subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(self.library), str(SOURCE)], check=True)
+            self.file.write_bytes(struct.pack("=q", 0))
+            self.file.chmod(0o644)
 
     def set(self, seconds: int) -> None:
         """So far from the real time, at once, in all processes."""

@@ -165,7 +165,7 @@ GracefulShutdownTimeout 5
 TraceEnable off
 <Directory "{root}/content">
     Options +ExecCGI +Includes +FollowSymLinks
-    AllowOverride AuthConfig Limit FileInfo
+    AllowOverride AuthConfig FileInfo Indexes Limit
     Require all granted
 </Directory>
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -77,7 +78,7 @@ def log_watch(shared_simulator: Simulator) -> Iterator[LogBook]:
         book.watch(server)
     yield book
     problems = book.problems(shared_simulator.secrets())
-    for server in book._servers:
+    for server in book.servers:
         if server not in running:
             server.remove()
     assert not problems, "\n".join(problems)
@@ -90,48 +91,67 @@ def logs(log_watch: LogBook) -> LogBook:
 
 # -- servers
 
+@contextmanager
+def lasting(server: Server) -> Iterator[Server]:
+    """Run a server for more than one test. Set it up in a fixture of a wider scope than
+    a test, so that log_watch knows of it."""
+    server.start()
+    running.append(server)
+    try:
+        yield server
+    finally:
+        running.remove(server)
+        try:
+            server.stop()
+        finally:
+            server.remove()
+
+
 @pytest.fixture(scope="session")
 def site(mpm: str, shared_simulator: Simulator) -> Iterator[Site]:
     """The standard site, one server per MPM for all tests that change nothing in it."""
     site = standard_site(shared_simulator, mpm)
-    site.server.start()
-    running.append(site.server)
-    yield site
-    running.remove(site.server)
-    try:
-        site.server.stop()
-    finally:
-        site.server.remove()
+    with lasting(site.server):
+        yield site
 
 
-@pytest.fixture
-def start_server(log_watch: LogBook, shared_simulator: Simulator) -> Iterator[Callable[..., Server]]:
-    """Start a server of the test's own: start_server(host, ..., mpm="event", main="...")."""
-    started: list[Server] = []
+class ServerMaker:
+    """Servers of one test's own. Keywords are those of Server; the MPM is the first of
+    those wanted unless told."""
 
-    def start(*hosts: config.VirtualHost, **more: Any) -> Server:
-        server = make(*hosts, **more)
-        return server.start()
+    def __init__(self, book: LogBook, simulator: Simulator) -> None:
+        self._book = book
+        self._simulator = simulator
+        self._made: list[Server] = []
 
-    def make(*hosts: config.VirtualHost, **more: Any) -> Server:
-        server = Server(hosts, more.pop("simulator", shared_simulator), **{"mpm": wanted_mpms()[0], **more})
-        started.append(server)
-        log_watch.watch(server)
+    def prepare(self, *hosts: config.VirtualHost, **more: Any) -> Server:
+        server = Server(hosts, more.pop("simulator", self._simulator), **{"mpm": wanted_mpms()[0], **more})
+        self._made.append(server)
+        self._book.watch(server)
         return server
 
-    start.without_starting = make  # type: ignore[attr-defined]
-    yield start
-    for server in started:
-        server.stop()
+    def __call__(self, *hosts: config.VirtualHost, **more: Any) -> Server:
+        return self.prepare(*hosts, **more).start()
+
+    def stop_all(self) -> None:
+        for server in self._made:
+            server.stop()
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> Iterator[Clock]:
-    """A clock to hand to start_server."""
-    directory = Path(tempfile.mkdtemp(prefix="abb-clock-"))
-    directory.chmod(0o755)
-    yield Clock(directory)
-    shutil.rmtree(directory, ignore_errors=True)
+def start_server(log_watch: LogBook, shared_simulator: Simulator) -> Iterator[ServerMaker]:
+    """Start a server of the test's own: start_server(host, ..., mpm="worker", main="...")."""
+    maker = ServerMaker(log_watch, shared_simulator)
+    yield maker
+    maker.stop_all()
+
+
+@pytest.fixture
+def clock(scratch: Path) -> Clock:
+    """A clock that shows the real time, to hand to start_server."""
+    clock = Clock(scratch)
+    clock.set(0)
+    return clock
 
 
 # -- people
@@ -155,5 +175,5 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     report = outcome.get_result()
     book = getattr(item, "funcargs", {}).get("log_watch")
     if report.failed and book is not None:
-        lines = [line for path, text in book._written() if path.name != "access.log" for line in text.splitlines()]
+        lines = [line for path, text in book.written() if path.name != "access.log" for line in text.splitlines()]
         report.sections.append(("httpd's logs during the test", "\n".join(lines[-60:])))

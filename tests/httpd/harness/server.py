@@ -113,13 +113,16 @@ class Server:
 
     def start(self) -> "Server":
         """Errors: RuntimeError with what httpd said."""
+        starts = self._starts()
         with open(self.root / "logs" / "console", "ab") as console:
             self._process = subprocess.Popen(
                 [str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file), "-DFOREGROUND"],
                 env=self._full_environment(), stdin=subprocess.DEVNULL, stdout=console, stderr=console,
                 start_new_session=True)
         try:
-            self._await_starts(1)
+            self._await_starts(starts + 1)
+            if SANITIZED and "libasan" not in Path(f"/proc/{self.pid}/maps").read_text():
+                raise RuntimeError("ABB_SANITIZE=1, but httpd runs without the sanitizer")
         except BaseException:
             self.kill()
             raise
@@ -167,7 +170,7 @@ class Server:
         return [pid for pid, group, parent in _all_processes() if group == self.pid and parent == self.pid]
 
     def last_answering_process(self) -> int:
-        """From the access log."""
+        """Whose number the access log tells last."""
         return int((self.root / "logs" / "access.log").read_text().splitlines()[-1].split()[0])
 
     # -- end
