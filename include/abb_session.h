@@ -39,8 +39,8 @@ typedef struct abb_session_t {
     apr_time_t expires_at;
     /* When it ends in any case. */
     apr_time_t absolute_end;
-    /* When somebody's lease on it runs out, as in abb_store_record_t. */
-    apr_time_t leased_until;
+    /* When somebody last asked in vain for it, as in abb_store_record_t. */
+    apr_time_t failed_at;
     /* First digits of the key: names the session in logs, tells nothing. */
     char tag[9];
 } abb_session_t;

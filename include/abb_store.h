@@ -41,8 +41,8 @@ typedef struct abb_store_record_t {
     /* Out only: when it was last touched; a number that each replacement changes. */
     apr_time_t last_seen;
     apr_uint64_t generation;
-    /* Out only: when the lease on it runs out, also in the past; 0: given back or never taken. */
-    apr_time_t leased_until;
+    /* Out only: when a holder of the lease last gave up; 0: not since it was last replaced. */
+    apr_time_t failed_at;
 } abb_store_record_t;
 
 /* Figures for people. A figure that an engine cannot know is -1. */
@@ -74,6 +74,8 @@ typedef struct abb_store_methods_t {
                           apr_time_t now, apr_uint64_t *holder, abb_error_t *err);
     apr_status_t (*release)(void *engine, const abb_store_key_t *key, apr_uint64_t holder,
                             abb_error_t *err);
+    apr_status_t (*fail)(void *engine, const abb_store_key_t *key, apr_uint64_t holder,
+                         apr_time_t now, abb_error_t *err);
     apr_status_t (*drop)(void *engine, const abb_store_key_t *key, abb_error_t *err);
     void (*figures)(void *engine, abb_store_figures_t *figures);
 } abb_store_methods_t;
@@ -132,6 +134,13 @@ apr_status_t abb_store_lease(const abb_store_t *store, const abb_store_key_t *ke
  */
 apr_status_t abb_store_release(const abb_store_t *store, const abb_store_key_t *key,
                                apr_uint64_t holder, abb_error_t *err);
+
+/*
+ * Give a lease back and note in the record that its holder gave up now, so that
+ * others who waited need not try the same. Errors: as abb_store_release.
+ */
+apr_status_t abb_store_fail(const abb_store_t *store, const abb_store_key_t *key,
+                            apr_uint64_t holder, apr_time_t now, abb_error_t *err);
 
 /* End a record. Errors: APR_NOTFOUND; ABB_ESTORE. */
 apr_status_t abb_store_drop(const abb_store_t *store, const abb_store_key_t *key, abb_error_t *err);

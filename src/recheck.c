@@ -128,26 +128,14 @@ static apr_status_t ask_with_good_token(job_t *job, const char *workspace, abb_g
 
 /* ---- one at a time ------------------------------------------------------- */
 
-/* What one saw while another held the lease. */
-typedef struct {
-    int has_waited;
-    apr_uint64_t generation;
-    apr_time_t leased_until;
-} wait_t;
-
-/*
- * Whether the one that was waited for asked in vain: it gave the lease back, but
- * the record is as before. When the lease ran out instead, the holder died.
- */
-static int was_in_vain(const job_t *job, const wait_t *wait)
+/* Whether another asked in vain while this one waited for it. 0: it did not wait. */
+static int was_in_vain(const job_t *job, apr_time_t waiting_since)
 {
-    int has_died = wait->leased_until != 0 && wait->leased_until <= apr_time_now();
-
-    return wait->has_waited && !has_died && job->session->generation == wait->generation;
+    return waiting_since != 0 && job->session->failed_at >= waiting_since;
 }
 
 static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_than,
-                         const wait_t *wait, const char **doubt)
+                         apr_time_t waiting_since, const char **doubt)
 {
     abb_grant_t grant;
     apr_status_t status = load(job);
@@ -155,7 +143,7 @@ static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_tha
     if (status != APR_SUCCESS || has_row(job->session, workspace, older_than)) {
         return status;
     }
-    if (was_in_vain(job, wait)) {
+    if (was_in_vain(job, waiting_since)) {
         return abb_error_set(job->err, ABB_EUPSTREAM,
                              "another request just asked Bitbucket in vain for session %s",
                              job->session->tag);
@@ -176,7 +164,7 @@ static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_tha
  * other brought the answer that was wanted. Each look's memory is given back.
  */
 static apr_status_t take_lease(job_t *job, const char *workspace, apr_time_t older_than,
-                               apr_uint64_t *holder, wait_t *wait, apr_pool_t *scratch)
+                               apr_uint64_t *holder, apr_time_t *waiting_since, apr_pool_t *scratch)
 {
     const abb_sessions_t *sessions = job->recheck->sessions;
     apr_interval_time_t duration = lease_duration(job->recheck);
@@ -194,17 +182,30 @@ static apr_status_t take_lease(job_t *job, const char *workspace, apr_time_t old
             return abb_error_set(job->err, ABB_EUPSTREAM,
                                  "another request still asks Bitbucket for session %s", seen.tag);
         }
-        wait->has_waited = 1;
+        if (*waiting_since == 0) {
+            *waiting_since = apr_time_now();
+        }
         apr_sleep(WAIT_INTERVAL);
         apr_pool_clear(scratch);
         status = abb_session_look(sessions, &seen, apr_time_now(), scratch, job->err);
         if (status != APR_SUCCESS) {
             return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
         }
-        wait->leased_until = seen.leased_until;
         if (has_row(&seen, workspace, older_than)) {
             return load(job);
         }
+    }
+}
+
+static void give_lease_back(const job_t *job, apr_uint64_t holder, apr_status_t status)
+{
+    const abb_store_t *store = job->recheck->sessions->store;
+
+    if (status == APR_SUCCESS) {
+        abb_store_release(store, &job->session->key, holder, NULL);
+    }
+    else {
+        abb_store_fail(store, &job->session->key, holder, apr_time_now(), NULL);
     }
 }
 
@@ -212,7 +213,7 @@ apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *
                                    const char *workspace, apr_time_t older_than, const char **doubt,
                                    apr_pool_t *p, abb_error_t *err)
 {
-    wait_t wait = {0, session->generation, 0};
+    apr_time_t waiting_since = 0;
     apr_uint64_t holder = 0;
     apr_pool_t *scratch;
     apr_status_t status;
@@ -225,12 +226,12 @@ apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *
     job.err = err;
     *doubt = NULL;
     apr_pool_create(&scratch, p);
-    status = take_lease(&job, workspace, older_than, &holder, &wait, scratch);
+    status = take_lease(&job, workspace, older_than, &holder, &waiting_since, scratch);
     apr_pool_destroy(scratch);
     if (status != APR_SUCCESS || !holder) {
         return status;
     }
-    status = work(&job, workspace, older_than, &wait, doubt);
-    abb_store_release(recheck->sessions->store, &session->key, holder, NULL);
+    status = work(&job, workspace, older_than, waiting_since, doubt);
+    give_lease_back(&job, holder, status);
     return status;
 }

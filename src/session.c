@@ -65,7 +65,7 @@ static apr_status_t take_record(abb_session_t *session, const abb_store_record_t
         return abb_error_set(err, ABB_ESTORE, "the record of session %s is damaged", session->tag);
     }
     session->generation = stored->generation;
-    session->leased_until = stored->leased_until;
+    session->failed_at = stored->failed_at;
     session->absolute_end = stored->expires_at;
     session->expires_at = stored->idle
                               ? earlier(stored->expires_at, stored->last_seen + stored->idle)

@@ -40,6 +40,12 @@ apr_status_t abb_store_release(const abb_store_t *store, const abb_store_key_t *
     return store->methods->release(store->engine, key, holder, err);
 }
 
+apr_status_t abb_store_fail(const abb_store_t *store, const abb_store_key_t *key,
+                            apr_uint64_t holder, apr_time_t now, abb_error_t *err)
+{
+    return store->methods->fail(store->engine, key, holder, now, err);
+}
+
 apr_status_t abb_store_drop(const abb_store_t *store, const abb_store_key_t *key, abb_error_t *err)
 {
     return store->methods->drop(store->engine, key, err);

@@ -226,6 +226,7 @@ static void fill_record_locked(abb_segment_t *engine, apr_uint32_t number,
     SET(record->generation, engine->header->next_generation++);
     SET(record->leased_until, 0);
     SET(record->lease_holder, 0);
+    SET(record->failed_at, 0);
     write_part(&cursor, in->open, in->open_size);
     write_part(&cursor, in->sealed, in->sealed_size);
 }
@@ -274,7 +275,7 @@ static void read_head(const record_block_t *record, abb_store_record_t *out)
     out->idle = LOAD(record->idle);
     out->last_seen = LOAD(record->last_seen);
     out->generation = LOAD(record->generation);
-    out->leased_until = LOAD(record->leased_until);
+    out->failed_at = LOAD(record->failed_at);
     out->open = NULL;
     out->sealed = NULL;
 }
@@ -537,33 +538,49 @@ static apr_status_t shm_lease(void *self, const abb_store_key_t *key, apr_interv
     return status;
 }
 
-static apr_status_t release_locked(abb_segment_t *engine, const abb_store_key_t *key,
-                                   apr_uint64_t holder)
+/* Give a lease back. failed_at: when its holder gave up; 0: it did not. */
+static apr_status_t end_lease_locked(abb_segment_t *engine, const abb_store_key_t *key,
+                                     apr_uint64_t holder, apr_time_t failed_at)
 {
     apr_uint32_t number = abb_segment_find(engine, abb_segment_bucket_of(engine, key), key);
+    record_block_t *record = number ? record_at(engine, number) : NULL;
 
-    if (!number) {
+    if (!record) {
         return APR_NOTFOUND;
     }
-    if (record_at(engine, number)->lease_holder != holder) {
+    if (record->lease_holder != holder) {
         return ABB_ECHANGED;
     }
-    SET(record_at(engine, number)->lease_holder, 0);
-    SET(record_at(engine, number)->leased_until, 0);
+    SET(record->lease_holder, 0);
+    SET(record->leased_until, 0);
+    if (failed_at) {
+        SET(record->failed_at, failed_at);
+    }
     return APR_SUCCESS;
+}
+
+static apr_status_t end_lease(abb_segment_t *engine, const abb_store_key_t *key,
+                              apr_uint64_t holder, apr_time_t failed_at, abb_error_t *err)
+{
+    apr_status_t status = abb_segment_lock(engine, err);
+
+    if (status == APR_SUCCESS) {
+        status = end_lease_locked(engine, key, holder, failed_at);
+        abb_segment_unlock(engine);
+    }
+    return status;
 }
 
 static apr_status_t shm_release(void *self, const abb_store_key_t *key, apr_uint64_t holder,
                                 abb_error_t *err)
 {
-    abb_segment_t *engine = self;
-    apr_status_t status = abb_segment_lock(engine, err);
+    return end_lease(self, key, holder, 0, err);
+}
 
-    if (status == APR_SUCCESS) {
-        status = release_locked(engine, key, holder);
-        abb_segment_unlock(engine);
-    }
-    return status;
+static apr_status_t shm_fail(void *self, const abb_store_key_t *key, apr_uint64_t holder,
+                             apr_time_t now, abb_error_t *err)
+{
+    return end_lease(self, key, holder, now, err);
 }
 
 static apr_status_t shm_drop(void *self, const abb_store_key_t *key, abb_error_t *err)
@@ -600,8 +617,10 @@ static void shm_figures(void *self, abb_store_figures_t *figures)
 
 /* ---- opening ------------------------------------------------------------- */
 
-static const abb_store_methods_t methods = {shm_get,   shm_put,     shm_replace, shm_touch,
-                                            shm_lease, shm_release, shm_drop,    shm_figures};
+static const abb_store_methods_t methods = {
+    shm_get,     shm_put,  shm_replace, shm_touch,   shm_lease,
+    shm_release, shm_fail, shm_drop,    shm_figures,
+};
 
 apr_status_t abb_store_shm_open(const abb_store_t **store, void *segment, apr_size_t size,
                                 apr_global_mutex_t *lock, apr_pool_t *p)

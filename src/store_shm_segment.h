@@ -62,7 +62,8 @@ typedef struct {
     apr_uint64_t generation;
     apr_int64_t leased_until;
     apr_uint64_t lease_holder;
-    apr_uint64_t words[(BLOCK_SIZE - 8 - ABB_STORE_KEY_SIZE - 6 * 4 - 6 * 8) / 8];
+    apr_int64_t failed_at;
+    apr_uint64_t words[(BLOCK_SIZE - 8 - ABB_STORE_KEY_SIZE - 6 * 4 - 7 * 8) / 8];
 } record_block_t;
 
 _Static_assert(sizeof(bytes_block_t) == BLOCK_SIZE, "a block has one size");

@@ -794,6 +794,48 @@ static void a_crowd_does_not_ask_one_after_the_other_in_vain(void **state)
     assert_true(server_count(site->server, "GET") <= 2);
 }
 
+static int refused_leases;
+
+static apr_status_t count_refused_leases(void *engine, const abb_store_key_t *key,
+                                         apr_interval_time_t duration, apr_time_t now,
+                                         apr_uint64_t *holder, abb_error_t *err)
+{
+    apr_status_t status = plain->lease(engine, key, duration, now, holder, err);
+
+    if (status == ABB_ECHANGED) {
+        __atomic_fetch_add(&refused_leases, 1, __ATOMIC_SEQ_CST);
+    }
+    return status;
+}
+
+/* Another request held the lease for a moment, found all fresh, and gave it back. */
+static void a_holder_with_nothing_to_ask_is_not_in_vain(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    abb_session_t *session = find(site, cookie, site->p);
+    apr_uint64_t holder;
+    asker_t asker;
+    pthread_t thread;
+
+    site_add_ada(site);
+    assert_int_equal(abb_store_lease(site->store, &session->key, SECONDS(30), apr_time_now(),
+                                     &holder, NULL),
+                     APR_SUCCESS);
+    site->sessions.store = spy_on(site->store, site->p);
+    spying.lease = count_refused_leases;
+    __atomic_store_n(&refused_leases, 0, __ATOMIC_SEQ_CST);
+    start_asker(&asker, &thread, site, cookie, "acme", apr_time_now());
+    for (int i = 0; i < 5000 && !__atomic_load_n(&refused_leases, __ATOMIC_SEQ_CST); ++i) {
+        apr_sleep(200);
+    }
+    assert_int_equal(abb_store_release(site->store, &session->key, holder, NULL), APR_SUCCESS);
+    pthread_join(thread, NULL);
+    assert_true(refused_leases > 0);
+    check_answered(&asker.outcome, ABB_ROLE_OWNER);
+    assert_int_equal(server_count(site->server, ACME), 1);
+}
+
 static void crowds_of_two_sessions_do_not_wait_for_each_other(void **state)
 {
     site_t *site = *state;
@@ -952,6 +994,7 @@ int main(void)
         SITE_TEST(a_crowd_with_a_refused_token_makes_one_refresh),
         SITE_TEST(a_crowd_whose_session_ends_asks_once),
         SITE_TEST(a_crowd_does_not_ask_one_after_the_other_in_vain),
+        SITE_TEST(a_holder_with_nothing_to_ask_is_not_in_vain),
         SITE_TEST(crowds_of_two_sessions_do_not_wait_for_each_other),
         SITE_TEST(a_lease_that_runs_out_is_taken_over),
         SITE_TEST(a_killed_holder_is_replaced),

@@ -100,6 +100,12 @@ static apr_status_t probe_release(void *engine, const abb_store_key_t *key, apr_
     return abb_store_release(((probe_t *)engine)->inner, key, holder, err);
 }
 
+static apr_status_t probe_fail(void *engine, const abb_store_key_t *key, apr_uint64_t holder,
+                               apr_time_t now, abb_error_t *err)
+{
+    return abb_store_fail(((probe_t *)engine)->inner, key, holder, now, err);
+}
+
 static apr_status_t probe_drop(void *engine, const abb_store_key_t *key, abb_error_t *err)
 {
     probe_t *probe = engine;
@@ -116,7 +122,7 @@ static void probe_figures(void *engine, abb_store_figures_t *figures)
 
 static const abb_store_methods_t probe_methods = {probe_get,     probe_put,  probe_replace,
                                                   probe_touch,   probe_lease, probe_release,
-                                                  probe_drop,    probe_figures};
+                                                  probe_fail,    probe_drop,    probe_figures};
 
 /* ---- a site ---------------------------------------------------------------------------------- */
 
@@ -604,6 +610,38 @@ static void both_parts_are_read_again(void **state)
     assert_int_equal(place->probe.parts, ABB_STORE_BOTH_PARTS);
 }
 
+static void the_open_part_is_looked_at_again(void **state)
+{
+    place_t *place = *state;
+    const char *cookie = create(place, NULL);
+    abb_session_t *early = find(place, cookie, NOW);
+    abb_session_t *session = find(place, cookie, NOW);
+    abb_record_private_t part = make_private();
+    abb_grant_t grant = {"gamma", "gamma", UUID, ABB_ROLE_MEMBER, NOW + SECONDS(5)};
+    apr_uint64_t holder;
+
+    assert_true(early->failed_at == 0);
+    assert_int_equal(abb_record_put_grant(&session->record, &grant, place->p), APR_SUCCESS);
+    assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW, place->p, NULL),
+                     APR_SUCCESS);
+    assert_int_equal(abb_store_lease(place->sessions.store, &session->key, SECONDS(30), NOW,
+                                     &holder, NULL),
+                     APR_SUCCESS);
+    assert_int_equal(abb_store_fail(place->sessions.store, &session->key, holder, NOW + SECONDS(3),
+                                    NULL),
+                     APR_SUCCESS);
+    place->ring.count = 0;
+    assert_int_equal(abb_session_look(&place->sessions, early, NOW, place->p, NULL), APR_SUCCESS);
+    assert_int_equal(place->probe.parts, ABB_STORE_OPEN_PART);
+    assert_int_equal(early->record.grant_count, 3);
+    assert_true(early->generation != session->generation);
+    assert_true(early->failed_at == NOW + SECONDS(3));
+    assert_int_equal(abb_session_drop(&place->sessions, session, NULL), APR_SUCCESS);
+    assert_int_equal(abb_session_look(&place->sessions, early, NOW, place->p, NULL), APR_NOTFOUND);
+    place->probe.answer = ABB_ESTORE;
+    assert_int_equal(abb_session_look(&place->sessions, early, NOW, place->p, NULL), ABB_ESTORE);
+}
+
 static void a_record_is_replaced(void **state)
 {
     place_t *place = *state;
@@ -842,6 +880,7 @@ int main(void)
         PLACE_TEST(a_store_that_fails_is_not_an_absent_session),
         PLACE_TEST(a_damaged_record_is_not_an_absent_session),
         PLACE_TEST(both_parts_are_read_again),
+        PLACE_TEST(the_open_part_is_looked_at_again),
         PLACE_TEST(a_record_is_replaced),
         PLACE_TEST(of_two_replacements_one_wins),
         PLACE_TEST(a_replacement_keeps_the_end),

@@ -541,6 +541,42 @@ static void a_lease_goes_with_its_record(place_t *place)
     assert_true(second != first);
 }
 
+static apr_status_t fail_at(place_t *place, apr_uint64_t number, apr_uint64_t holder,
+                            apr_time_t now)
+{
+    abb_store_key_t key = make_key(number);
+
+    return abb_store_fail(place->store, &key, holder, now, NULL);
+}
+
+static void a_record_tells_who_gave_up(place_t *place)
+{
+    abb_store_record_t record = make_record(50, 50, 1, place->p);
+    abb_store_record_t got;
+    apr_uint64_t first;
+    apr_uint64_t second;
+
+    record.failed_at = NOW + SECONDS(99);
+    assert_int_equal(put_at(place->store, 1, &record, NOW), APR_SUCCESS);
+    assert_int_equal(get_at(place, 1, NOW, &got), APR_SUCCESS);
+    assert_true(got.failed_at == 0);
+    assert_int_equal(lease_at(place, 1, SECONDS(30), NOW, &first), APR_SUCCESS);
+    assert_int_equal(fail_at(place, 1, first + 1, NOW + SECONDS(5)), ABB_ECHANGED);
+    assert_int_equal(fail_at(place, 1, first, NOW + SECONDS(5)), APR_SUCCESS);
+    assert_int_equal(get_at(place, 1, NOW + SECONDS(5), &got), APR_SUCCESS);
+    assert_true(got.failed_at == NOW + SECONDS(5));
+    /* The lease is free again, and giving it back takes nothing from the note. */
+    assert_int_equal(lease_at(place, 1, SECONDS(30), NOW, &second), APR_SUCCESS);
+    assert_int_equal(release_at(place, 1, second), APR_SUCCESS);
+    assert_int_equal(get_at(place, 1, NOW, &got), APR_SUCCESS);
+    assert_true(got.failed_at == NOW + SECONDS(5));
+    /* What is new has not failed. */
+    assert_int_equal(replace_at(place, 1, got.generation, &record, NOW), APR_SUCCESS);
+    assert_int_equal(get_at(place, 1, NOW, &got), APR_SUCCESS);
+    assert_true(got.failed_at == 0);
+    assert_int_equal(fail_at(place, 2, 1, NOW), APR_NOTFOUND);
+}
+
 static void a_lease_changes_nothing_else(place_t *place)
 {
     abb_store_record_t before;
@@ -811,6 +847,93 @@ static void expired_records_go_first_in_a_large_store(place_t *place)
         assert_int_equal(status_at(place, i, later), APR_SUCCESS);
     }
     check_whole(place, place->store);
+}
+
+enum { TENANTS = 400 };
+
+/* When each record was last used, and whether it lives. */
+typedef struct {
+    apr_time_t last_seen;
+    int is_living;
+} tenant_t;
+
+/* Look who lives; returns how many. *latest is the latest use of those who are gone now. */
+static apr_int64_t count_living(place_t *place, tenant_t *tenants, apr_time_t now,
+                                apr_uint64_t spared, apr_time_t *earliest, apr_time_t *latest)
+{
+    apr_int64_t count = 0;
+
+    *earliest = APR_INT64_MAX;
+    *latest = 0;
+    for (apr_uint64_t i = 0; i < TENANTS; ++i) {
+        int is_there = status_at(place, i, now) == APR_SUCCESS;
+
+        if (i != spared && is_there && tenants[i].last_seen < *earliest) {
+            *earliest = tenants[i].last_seen;
+        }
+        if (i != spared && tenants[i].is_living && !is_there && tenants[i].last_seen > *latest) {
+            *latest = tenants[i].last_seen;
+        }
+        tenants[i].is_living = is_there;
+        count += is_there;
+    }
+    return count;
+}
+
+static void move_tenant(place_t *place, tenant_t *tenants, apr_uint64_t random, apr_time_t now)
+{
+    apr_uint64_t number = random % TENANTS;
+    abb_store_record_t record =
+        make_record(100, (apr_size_t)(mix(random) % 3000), number, place->p);
+    apr_int64_t evictions = figures_of(place->store).evictions;
+    apr_time_t earliest;
+    apr_time_t latest;
+    abb_store_record_t got;
+    apr_int64_t living;
+
+    count_living(place, tenants, now, TENANTS, &earliest, &latest);
+    record.expires_at = now + SECONDS(5 + mix(random) % 2000);
+    record.idle = SECONDS(5 + mix(random + 1) % 400);
+    if (!tenants[number].is_living) {
+        assert_int_equal(put_at(place->store, number, &record, now), APR_SUCCESS);
+        tenants[number].last_seen = now;
+    }
+    else if (random / TENANTS % 3) {
+        assert_int_equal(touch_at(place, number, now), APR_SUCCESS);
+        tenants[number].last_seen = now;
+    }
+    else {
+        assert_int_equal(get_at(place, number, now, &got), APR_SUCCESS);
+        assert_int_equal(replace_at(place, number, got.generation, &record, now), APR_SUCCESS);
+    }
+    living = count_living(place, tenants, now, number, &earliest, &latest);
+    if (figures_of(place->store).evictions > evictions) {
+        /*
+         * No expired one is left, but one that was replaced by what expires at once; and
+         * none that stayed was used before one that went.
+         */
+        assert_int_equal(figures_of(place->store).records, living + !tenants[number].is_living);
+        assert_true(latest <= earliest);
+    }
+}
+
+static void who_goes_is_expired_or_the_longest_untouched(place_t *place)
+{
+    static tenant_t tenants[TENANTS];
+    apr_pool_t *p = place->p;
+    apr_time_t now = NOW;
+
+    memset(tenants, 0, sizeof(tenants));
+    apr_pool_create(&place->p, p);
+    for (apr_uint64_t i = 0; i < 1500; ++i) {
+        now += apr_time_from_msec(mix(i) % 2000);
+        move_tenant(place, tenants, mix(i + 31), now);
+        apr_pool_clear(place->p);
+    }
+    apr_pool_destroy(place->p);
+    place->p = p;
+    assert_true(figures_of(place->store).evictions > 50);
+    assert_true(figures_of(place->store).expired > 50);
 }
 
 /* A replacement makes room too, and never by throwing out what it replaces. */
@@ -1964,6 +2087,7 @@ static const contract_t contracts[] = {
     CONTRACT(a_lease_runs_out),
     CONTRACT(a_lease_stays_when_the_record_is_replaced),
     CONTRACT(a_lease_goes_with_its_record),
+    CONTRACT(a_record_tells_who_gave_up),
     CONTRACT(a_lease_changes_nothing_else),
     CONTRACT(records_of_any_size_come_back),
     CONTRACT(sizes_around_boundaries_come_back),
@@ -1974,6 +2098,7 @@ static const contract_t contracts[] = {
     CONTRACT(a_replacement_is_no_touch_for_eviction),
     CONTRACT(expired_records_go_before_living_ones),
     CONTRACT(expired_records_go_first_in_a_large_store),
+    CONTRACT(who_goes_is_expired_or_the_longest_untouched),
     CONTRACT(a_replacement_in_a_full_store_succeeds),
     CONTRACT(keys_alike_are_told_apart),
     CONTRACT(many_records_share_few_chains),
