@@ -11,6 +11,8 @@ typedef struct {
     const abb_recheck_t *recheck;
     abb_session_t *session;
     abb_record_private_t private_part;
+    /* Bitbucket was asked, so a failure is worth telling others. */
+    int has_asked;
     apr_pool_t *pool;
     abb_error_t *err;
 } job_t;
@@ -148,6 +150,7 @@ static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_tha
                              "another request just asked Bitbucket in vain for session %s",
                              job->session->tag);
     }
+    job->has_asked = 1;
     if ((status = ask_with_good_token(job, workspace, &grant, doubt)) != APR_SUCCESS) {
         return status;
     }
@@ -201,11 +204,11 @@ static void give_lease_back(const job_t *job, apr_uint64_t holder, apr_status_t 
 {
     const abb_store_t *store = job->recheck->sessions->store;
 
-    if (status == APR_SUCCESS) {
-        abb_store_release(store, &job->session->key, holder, NULL);
+    if (status != APR_SUCCESS && job->has_asked) {
+        abb_store_fail(store, &job->session->key, holder, apr_time_now(), NULL);
     }
     else {
-        abb_store_fail(store, &job->session->key, holder, apr_time_now(), NULL);
+        abb_store_release(store, &job->session->key, holder, NULL);
     }
 }
 

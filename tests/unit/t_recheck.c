@@ -794,6 +794,49 @@ static void a_crowd_does_not_ask_one_after_the_other_in_vain(void **state)
     assert_true(server_count(site->server, "GET") <= 2);
 }
 
+static int noted_failures;
+
+static apr_status_t count_failures(void *engine, const abb_store_key_t *key, apr_uint64_t holder,
+                                   apr_time_t now, abb_error_t *err)
+{
+    __atomic_fetch_add(&noted_failures, 1, __ATOMIC_SEQ_CST);
+    return (plain->fail)(engine, key, holder, now, err);
+}
+
+/* Else who comes later waits for nothing but those who waited. */
+static void only_who_asked_notes_a_failure(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    server_rule_t failing = server_json(ACME, 503, PLAIN, site->p);
+    asker_t askers[CROWD];
+
+    failing.delay = 300;
+    server_add(site->server, failing);
+    site->sessions.store = spy_on(site->store, site->p);
+    spying.fail = count_failures;
+    __atomic_store_n(&noted_failures, 0, __ATOMIC_SEQ_CST);
+    assert_int_equal(ask_in_crowd(site, cookie, 1, askers), 0);
+    assert_int_equal(noted_failures, server_count(site->server, "GET"));
+}
+
+/* Who comes after a failure did not wait for it, and may ask. */
+static void a_failure_is_no_answer_for_later(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    server_rule_t failing = server_json(ACME, 503, PLAIN, site->p);
+    outcome_t outcome;
+
+    failing.times = 1;
+    server_add(site->server, failing);
+    site_add_ada(site);
+    outcome = ask(site, cookie);
+    assert_int_equal(outcome.status, ABB_EUPSTREAM);
+    outcome = ask(site, cookie);
+    check_answered(&outcome, ABB_ROLE_OWNER);
+}
+
 static int refused_leases;
 
 static apr_status_t count_refused_leases(void *engine, const abb_store_key_t *key,
@@ -994,6 +1037,8 @@ int main(void)
         SITE_TEST(a_crowd_with_a_refused_token_makes_one_refresh),
         SITE_TEST(a_crowd_whose_session_ends_asks_once),
         SITE_TEST(a_crowd_does_not_ask_one_after_the_other_in_vain),
+        SITE_TEST(only_who_asked_notes_a_failure),
+        SITE_TEST(a_failure_is_no_answer_for_later),
         SITE_TEST(a_holder_with_nothing_to_ask_is_not_in_vain),
         SITE_TEST(crowds_of_two_sessions_do_not_wait_for_each_other),
         SITE_TEST(a_lease_that_runs_out_is_taken_over),

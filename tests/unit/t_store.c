@@ -1858,6 +1858,13 @@ static void operate_release(place_t *place)
     release_at(place, SUBJECT, subject_holder);
 }
 
+static void operate_fail(place_t *place)
+{
+    abb_store_key_t key = make_key(SUBJECT);
+
+    abb_store_fail(place->store, &key, subject_holder, NOW, NULL);
+}
+
 static void operate_repair(place_t *place)
 {
     abb_store_shm_repair(place->store);
@@ -1873,6 +1880,7 @@ static const death_t deaths[] = {
     {"drop", prepare_subject, operate_drop, 1, 1, 0, 0},
     {"lease", prepare_subject, operate_lease, 0, 1, 0, 0},
     {"release", prepare_lease, operate_release, 0, 1, 0, 0},
+    {"fail", prepare_lease, operate_fail, 0, 1, 0, 0},
     {"repair", prepare_subject, operate_repair, 0, 1, 0, 0},
 };
 
