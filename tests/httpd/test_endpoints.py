@@ -124,7 +124,6 @@ def test_other_spellings_give_no_secret_away(site, browser, path):
     assert browser.get(site.quiet.url(path)).status in (302, 400, 404)
 
 
-@pytest.mark.one_mpm
 def test_the_callback_stands_where_it_is_configured(start_server, browser):
     host = VirtualHost(place("any", "Require valid-user"), callback="/deep/er/oauth-return")
     start_server(host)
@@ -134,7 +133,6 @@ def test_the_callback_stands_where_it_is_configured(start_server, browser):
     assert browser.get(host.url("/bitbucket/userinfo")).status == 404
 
 
-@pytest.mark.one_mpm
 def test_a_public_address_behind_a_tls_terminator(start_server, browser, simulator):
     """httpd speaks http, the world sees https: the absolute callback says so."""
     host = VirtualHost(place("any", "Require valid-user"), callback="https://wiki.example.test/bitbucket/callback")
@@ -145,7 +143,6 @@ def test_a_public_address_behind_a_tls_terminator(start_server, browser, simulat
     assert ticket.name.startswith("__Host-") and "secure" in ticket.attributes
 
 
-@pytest.mark.one_mpm
 def test_a_host_without_settings_has_no_endpoints(start_server, browser):
     host = VirtualHost(place("any", "Require valid-user"))
     other = VirtualHost(configured=False)

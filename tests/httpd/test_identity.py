@@ -267,7 +267,6 @@ REDIRECTS = {
 }
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("kind", REDIRECTS)
 @pytest.mark.parametrize("where", ["htaccess", "location"])
 def test_internal_redirects_keep_the_identity(start_server, browser, simulator, kind, where):

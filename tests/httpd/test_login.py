@@ -101,7 +101,6 @@ def test_bad_queries(site, browser, query):
     assert answer.reference
 
 
-@pytest.mark.one_mpm
 def test_a_scope_is_sent_when_configured(start_server, browser):
     host = VirtualHost("AuthBitbucketScope account email\n" + place("any", "Require valid-user"))
     start_server(host)

@@ -142,7 +142,6 @@ def test_error_document_of_503(site, browser, simulator, logs):
     assert f"reference={error['id']}" in logs.lines(tags.ANSWERED)[0].text
 
 
-@pytest.mark.one_mpm
 def test_an_error_document_behind_rules_of_its_own(start_server, new_browser):
     """A protected ErrorDocument neither loops nor lets anybody in. (One in the same place
     is shown: httpd does not ask twice under one set of rules.)"""
@@ -157,7 +156,6 @@ def test_an_error_document_behind_rules_of_its_own(start_server, new_browser):
     assert refused.status == 403 and "test page" not in refused.text
 
 
-@pytest.mark.one_mpm
 def test_error_document_texts_and_urls(start_server, new_browser):
     host = VirtualHost("\n".join([place("team", "Require bitbucket-workspace acme"),
                                   'ErrorDocument 401 "sign in first"', "ErrorDocument 403 https://help.example/"]))

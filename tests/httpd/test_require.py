@@ -77,7 +77,6 @@ def path_of(rule: str) -> str:
     return "/" + "".join(c if c.isalnum() else "-" for c in rule)
 
 
-@pytest.mark.one_mpm
 def test_matrix(start_server, new_browser):
     """Every person at every rule: one sign-in each, the place decides."""
     host = VirtualHost("\n".join([place(path_of(rule)[1:], *lines) for rule, (lines, _) in RULES.items()]
@@ -94,7 +93,6 @@ def test_matrix(start_server, new_browser):
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("rule", ["slug", "owner", "user uuid", "not", "none", "denied", "address and workspace"])
 def test_signing_in_right_there(start_server, new_browser, rule):
     lines, allowed = RULES[rule]
@@ -116,7 +114,6 @@ def test_a_collaborator_is_no_member(site, browser, simulator, setting, status):
     assert browser.sign_in(site.plain.url("/team/page.html"), "carla").status == status
 
 
-@pytest.mark.one_mpm
 def test_a_reused_slug_of_another_workspace_gives_nothing(start_server, browser, simulator):
     """Rules by uuid do not follow a slug."""
     host = VirtualHost(place("here", "Require bitbucket-workspace {%s}" % workspace_uuid("acme")))
@@ -146,7 +143,6 @@ def htaccess_site(start_server):
     return host, server
 
 
-@pytest.mark.one_mpm
 def test_a_workspace_named_only_in_htaccess(htaccess_site, browser, simulator):
     """It is asked about at the first need, then no more."""
     host, _ = htaccess_site
@@ -161,7 +157,6 @@ def test_a_workspace_named_only_in_htaccess(htaccess_site, browser, simulator):
     assert simulator.asked() == ["permission acme", "permission globex"]
 
 
-@pytest.mark.one_mpm
 def test_signing_in_at_a_directory_with_htaccess(htaccess_site, browser, simulator):
     host, _ = htaccess_site
     assert browser.sign_in(host.url("/acme/page.html"), "mark").status == 200
@@ -177,7 +172,6 @@ CANNOT_ASK = {
 }
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("fault", list(CANNOT_ASK))
 def test_could_not_ask_is_503_never_403(htaccess_site, browser, simulator, logs, fault):
     host, _ = htaccess_site
@@ -202,7 +196,6 @@ NEGATED = {
 }
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("rule", NEGATED)
 @pytest.mark.parametrize("fault", ["500", "closed", "HTML"])
 def test_an_error_never_lets_in(start_server, browser, simulator, logs, rule, fault):
@@ -260,7 +253,6 @@ GONE = {"type": "error", "error": {"message": "CHANGE-9999 - Functionality has b
                                    "data": {"announcement_url": "https://developer.example/CHANGE-9999"}}}
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("fault", [
     {"status": 410, "json": GONE},
     {"status": 404, "json": {"type": "error", "error": {"message": "There is no API hosted at this URL."}}},
@@ -288,7 +280,6 @@ def test_a_refused_script_gets_403_without_a_redirect(site, browser):
     assert (answer.status, answer.location) == (403, None)
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("merging, allowed", [("And", {"mark"}), ("Off", {"mark", "gwen"})])
 def test_auth_merging(start_server, new_browser, merging, allowed):
     """A place within a place, as httpd's AuthMerging says."""
@@ -307,7 +298,6 @@ def test_a_new_sign_in_brings_new_rows(site, browser, simulator):
     assert browser.walk(browser.get(site.plain.endpoint("login") + "?return=/team/page.html"))[-1].status == 403
 
 
-@pytest.mark.one_mpm
 def test_other_places_are_left_alone(start_server, browser):
     host = VirtualHost("\n".join([place("any", "Require valid-user"),
                                   place("elsewhere", "Require all granted", auth=False)]))

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from harness.client import NAVIGATION, send_bytes
+from harness.client import NAVIGATION, SCRIPT, send_bytes
+from harness.config import VirtualHost, place
 
 HTML = {"Accept": "text/html,application/xhtml+xml"}
 
@@ -124,6 +125,23 @@ def test_a_body_does_not_become_the_next_request(site):
     data = (b"POST /any/page.html HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(smuggled) + smuggled
             + b"GET /any/data.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     assert send_bytes(site.quiet.port, data).count(b"HTTP/1.1 401 ") == 2
+
+
+@pytest.mark.parametrize("way", ["rewritten", "error document", "fallback", "included"])
+def test_no_internal_redirect_leads_around_the_rules(start_server, browser, way):
+    """From an open place into a protected one."""
+    lines = {"rewritten": 'RewriteEngine On\nRewriteRule "^/open/way$" /team/page.html [PT]', "included": "",
+             "error document": '<Location "/open/way">\nErrorDocument 404 /team/page.html\n</Location>',
+             "fallback": '<Location "/open/way">\nFallbackResource /team/page.html\n</Location>'}[way]
+    host = VirtualHost("\n".join([place("team", "Require bitbucket-workspace acme"), place("open", auth=False), lines]))
+    server = start_server(host)
+    (server.content / "way.shtml").write_text('before <!--#include virtual="/team/page.html" --> after')
+    path = "/open/way.shtml" if way == "included" else "/open/way"
+    for headers in (NAVIGATION, SCRIPT):
+        assert "test page" not in browser.get(host.url(path), headers).text
+    browser.sign_in(host.url("/team/page.html"), "oscar")
+    for headers in (NAVIGATION, SCRIPT):
+        assert "test page" not in browser.get(host.url(path), headers).text, "nor for somebody refused"
 
 
 @pytest.mark.one_mpm

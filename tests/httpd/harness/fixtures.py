@@ -95,12 +95,12 @@ def logs(log_watch: LogBook) -> LogBook:
 def lasting(server: Server) -> Iterator[Server]:
     """Run a server for more than one test. Set it up in a fixture of a wider scope than
     a test, so that log_watch knows of it."""
-    server.start()
-    running.append(server)
     try:
+        running.append(server.start())
         yield server
     finally:
-        running.remove(server)
+        if server in running:
+            running.remove(server)
         try:
             server.stop()
         finally:
