@@ -114,13 +114,12 @@ def test_connections_are_kept(start_server, new_browser, simulator):
     code has a connection of its own: it must never be sent twice."""
     host = VirtualHost(place("team", "Require bitbucket-workspace acme"))
     start_server(host, main="StartServers 1\nMinSpareThreads 5\nMaxSpareThreads 30\nServerLimit 1\nMaxRequestWorkers 25\n")
-    known: set[int] = set()
-    for number in range(4):
-        simulator.forget_calls()
+    sign_ins = 4
+    for _ in range(sign_ins):
         assert new_browser().sign_in(host.url("/team/page.html"), "mark").status == 200
-        used = {call["connection"] for call in simulator.calls()}
-        assert number == 0 or len(used - known) <= 1
-        known |= used
+    used = {call["connection"] for call in simulator.calls()}
+    # At most three reads at once and one exchange a sign-in; unkept it would be four for each.
+    assert len(used) <= 3 + sign_ins
 
 
 def test_many_requests_at_once_ask_one_question(start_server, browser, simulator):

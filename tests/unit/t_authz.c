@@ -382,6 +382,20 @@ static void users_are_told_apart_by_their_form(void **state)
     }
 }
 
+static void what_only_looks_like_an_id_is_a_name(void **state)
+{
+    static const char *const words[] = {"5bce04c759d0e84f8c7555e", "5bce04c759d0e84f8c7555e90",
+                                        "5bce04c759d0e84f8c7555e9x", "5bce04c759d0e84f8c7555eg",
+                                        "557058"};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(words); ++i) {
+        const abb_authz_users_t *users = parse_users(words[i], *state);
+
+        assert_null(users->rules[0].account_id);
+        assert_string_equal(users->rules[0].username, words[i]);
+    }
+}
+
 static void malformed_users_are_refused(void **state)
 {
     static const char *const words[] = {"ada@example.com", "ada:x",  "{ada}",   ":" UUID,
@@ -426,6 +440,7 @@ static void users_match_by_their_own_attribute(void **state)
     assert_int_equal(check_users("{" OTHER_UUID "}", UUID, id, "ada", *state), ABB_AUTHZ_DENIED);
     assert_int_equal(check_users("ada", UUID, id, "adalbert", *state), ABB_AUTHZ_DENIED);
     assert_int_equal(check_users("adalbert", UUID, id, "ada", *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check_users("Ada", UUID, id, "ada", *state), ABB_AUTHZ_DENIED);
 }
 
 /* Whoever takes somebody's uuid or id for a name gains nothing. */
@@ -471,6 +486,7 @@ int main(void)
         UNIT_TEST(a_good_row_grants_behind_an_old_one),
         UNIT_TEST(a_uuid_and_a_slug_are_different_rows),
         UNIT_TEST(users_are_told_apart_by_their_form),
+        UNIT_TEST(what_only_looks_like_an_id_is_a_name),
         UNIT_TEST(malformed_users_are_refused),
         UNIT_TEST(users_match_by_their_own_attribute),
         UNIT_TEST(attributes_do_not_stand_for_each_other),

@@ -592,6 +592,29 @@ static void a_lease_changes_nothing_else(place_t *place)
     assert_true(after.last_seen == before.last_seen);
 }
 
+/* What was there before does not shine through. */
+static void new_records_know_nothing_of_old_ones(place_t *place)
+{
+    abb_store_record_t junk = make_record(0, 50 * KIB, 1, place->p);
+    abb_store_record_t record = make_record(20, 20, 2, place->p);
+    abb_store_record_t got;
+    apr_uint64_t holder;
+
+    memset((char *)(uintptr_t)junk.sealed, 0x7f, junk.sealed_size);
+    for (apr_uint64_t i = 0; i < 6; ++i) {
+        assert_int_equal(put_at(place->store, 1, &junk, NOW), APR_SUCCESS);
+        assert_int_equal(drop_at(place, 1), APR_SUCCESS);
+        assert_int_equal(put_at(place->store, 2 + i, &record, NOW), APR_SUCCESS);
+        assert_int_equal(get_at(place, 2 + i, NOW, &got), APR_SUCCESS);
+        check_content(&got, 20, 20, 2);
+        assert_true(got.failed_at == 0);
+        assert_true(got.last_seen == NOW);
+        assert_true(got.idle == 0);
+        assert_int_equal(lease_at(place, 2 + i, SECONDS(5), NOW, &holder), APR_SUCCESS);
+        assert_int_equal(release_at(place, 2 + i, holder), APR_SUCCESS);
+    }
+}
+
 /* ---- the contract: sizes --------------------------------------------------------------------------------- */
 
 static void check_size(place_t *place, apr_size_t open_size, apr_size_t sealed_size)
@@ -826,7 +849,7 @@ static void expired_records_go_before_living_ones(place_t *place)
 static void expired_records_go_first_in_a_large_store(place_t *place)
 {
     apr_uint64_t count;
-    apr_time_t later = NOW + HOURS(1);
+    apr_time_t later = NOW + SECONDS(60);
 
     place->store = place->engine->create(4 * KIB * KIB, place->p);
     count = (apr_uint64_t)figures_of(place->store).bytes_capacity / 256 / 2;
@@ -1822,6 +1845,16 @@ static void prepare_subject(place_t *place)
     subject_generation = got.generation;
 }
 
+/* The new one will stand before the old one in the segment. */
+static void prepare_subject_behind_free_blocks(place_t *place)
+{
+    abb_store_record_t filler = make_record(100, 3000, 1, place->p);
+
+    assert_int_equal(put_at(place->store, 300, &filler, NOW), APR_SUCCESS);
+    prepare_subject(place);
+    assert_int_equal(drop_at(place, 300), APR_SUCCESS);
+}
+
 static void prepare_lease(place_t *place)
 {
     prepare_subject(place);
@@ -1903,6 +1936,7 @@ static const death_t deaths[] = {
     {"put into a full store", fill_up, operate_put, 1, 0, 1, 1},
     {"put over an expired one", prepare_expired, operate_put, 1, 0, 1, 0},
     {"replace", prepare_subject, operate_replace, 0, 1, 1, 0},
+    {"replace further in front", prepare_subject_behind_free_blocks, operate_replace, 0, 1, 1, 0},
     {"replace in a full store", prepare_full, operate_replace, 0, 1, 1, 1},
     {"touch", prepare_subject, operate_touch, 0, 1, 0, 0},
     {"drop", prepare_subject, operate_drop, 1, 1, 0, 0},
@@ -1939,17 +1973,26 @@ static int is_same(const abb_store_record_t *got, const abb_store_record_t *expe
 
 static const char *judge_subject(place_t *place, const death_t *death)
 {
-    abb_store_record_t got;
-    apr_status_t status = get_at(place, SUBJECT, NOW, &got);
+    abb_store_record_t seen;
+    abb_store_record_t kept;
+    apr_status_t status = get_at(place, SUBJECT, NOW, &seen);
+    const char *fault = abb_store_shm_check(place->store);
 
+    /* What a reader saw before anybody took the lock and repaired must stay true. */
+    if (fault || get_at(place, SUBJECT, NOW, &kept) != status) {
+        return fault ? fault : "a record that was there is gone, or the other way round";
+    }
     if (status == APR_NOTFOUND) {
         return death->may_be_absent ? NULL : "the record is gone";
     }
     if (status != APR_SUCCESS) {
         return "the record cannot be read";
     }
-    if ((death->may_be_old && is_same(&got, &old_subject)) ||
-        (death->may_be_new && is_same(&got, &new_subject))) {
+    if (!is_same(&seen, &kept)) {
+        return "another record is there after the repair";
+    }
+    if ((death->may_be_old && is_same(&seen, &old_subject)) ||
+        (death->may_be_new && is_same(&seen, &new_subject))) {
         return NULL;
     }
     return "the record is neither the old nor the new one";
@@ -1959,11 +2002,10 @@ static const char *judge_subject(place_t *place, const death_t *death)
 static const char *judge_death(place_t *place, const death_t *death)
 {
     abb_store_record_t more = make_record(200, 3000, 9, place->p);
-    const char *fault = judge_bystanders(place, death);
+    const char *fault = judge_subject(place, death);
     abb_store_record_t got;
 
-    if (fault || (fault = judge_subject(place, death)) ||
-        (fault = abb_store_shm_check(place->store))) {
+    if (fault || (fault = judge_bystanders(place, death))) {
         return fault;
     }
     if (put_at(place->store, 500, &more, NOW) != APR_SUCCESS ||
@@ -2125,6 +2167,7 @@ static const contract_t contracts[] = {
     CONTRACT(a_lease_goes_with_its_record),
     CONTRACT(a_record_tells_who_gave_up),
     CONTRACT(a_lease_changes_nothing_else),
+    CONTRACT(new_records_know_nothing_of_old_ones),
     CONTRACT(records_of_any_size_come_back),
     CONTRACT(sizes_around_boundaries_come_back),
     CONTRACT(a_record_of_a_thousand_rows_comes_back),

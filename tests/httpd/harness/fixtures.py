@@ -78,10 +78,11 @@ def log_watch(shared_simulator: Simulator) -> Iterator[LogBook]:
         book.watch(server)
     yield book
     problems = book.problems(shared_simulator.secrets())
+    last_lines = book.tail() if problems else ""
     for server in book.servers:
         if server not in running:
             server.remove()
-    assert not problems, "\n".join(problems)
+    assert not problems, "\n".join([*problems, "", "The last lines of the logs:", last_lines])
 
 
 @pytest.fixture
@@ -174,6 +175,5 @@ def pytest_runtest_makereport(item: Any, call: Any) -> Any:
     outcome = yield
     report = outcome.get_result()
     book = getattr(item, "funcargs", {}).get("log_watch")
-    if report.failed and book is not None:
-        lines = [line for path, text in book.written() if path.name != "access.log" for line in text.splitlines()]
-        report.sections.append(("httpd's logs during the test", "\n".join(lines[-60:])))
+    if report.failed and report.when == "call" and book is not None:
+        report.sections.append(("httpd's logs during the test", book.tail()))

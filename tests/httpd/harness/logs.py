@@ -95,6 +95,11 @@ class LogBook:
                 found.append(Line(match["rest"], match["level"], mark.group() if mark else None))
         return [line for line in found if (tag is None or line.tag == tag) and (level is None or line.level == level)]
 
+    def tail(self, count: int = 60) -> str:
+        """The last lines of the error logs, for people."""
+        lines = [line for path, text in self.written() if path.name != "access.log" for line in text.splitlines()]
+        return "\n".join(lines[-count:])
+
     # -- judgement
 
     def problems(self, secrets: Iterable[str] = ()) -> list[str]:
