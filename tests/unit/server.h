@@ -84,7 +84,7 @@ struct server_t {
     apr_pool_t *pool;
 };
 
-/* ---- sockets and time -------------------------------------------------------- */
+/* ---- sockets and time ---------------------------------------------------- */
 
 /* Wait; returns 0 when the server stops meanwhile. */
 static inline int server_sleep(server_t *server, int milliseconds)
@@ -131,7 +131,7 @@ static inline void server_hang(int socket)
     }
 }
 
-/* ---- one request ---------------------------------------------------------------- */
+/* ---- one request --------------------------------------------------------- */
 
 /* Read one request; returns 0 when there is none. The caller frees the members. */
 static inline int server_read(int socket, server_request_t *request)
@@ -274,7 +274,7 @@ static inline void *server_serve(void *data)
     return NULL;
 }
 
-/* ---- the server ------------------------------------------------------------------- */
+/* ---- the server ---------------------------------------------------------- */
 
 static inline void server_take(server_t *server, int socket)
 {
@@ -375,7 +375,7 @@ static inline const char *server_url(server_t *server, const char *path, apr_poo
     return apr_pstrcat(p, server->origin, path, NULL);
 }
 
-/* ---- rules ---------------------------------------------------------------------------- */
+/* ---- rules --------------------------------------------------------------- */
 
 /* A rule that answers with these bytes, which must outlive the server. */
 static inline server_rule_t server_bytes(const char *wanted, const char *answer, apr_size_t size)
@@ -389,9 +389,8 @@ static inline server_rule_t server_bytes(const char *wanted, const char *answer,
 static inline server_rule_t server_answer(const char *wanted, int status, const char *headers,
                                           const char *body, apr_pool_t *p)
 {
-    const char *answer =
-        apr_psprintf(p, "HTTP/1.1 %d Said\r\nContent-Length: %lu\r\n%s\r\n%s", status,
-                     (unsigned long)strlen(body), headers, body);
+    const char *answer = apr_psprintf(p, "HTTP/1.1 %d Said\r\nContent-Length: %lu\r\n%s\r\n%s",
+                                      status, (unsigned long)strlen(body), headers, body);
 
     return server_bytes(wanted, answer, strlen(answer));
 }
@@ -434,7 +433,7 @@ static inline void server_forget_rules(server_t *server)
     pthread_mutex_unlock(&server->mutex);
 }
 
-/* ---- what was asked ------------------------------------------------------------------- */
+/* ---- what was asked ------------------------------------------------------ */
 
 /* How many requests began with this ("" for all). */
 static inline int server_count(server_t *server, const char *beginning)

@@ -22,7 +22,7 @@
 #define SITE_GET_EMAILS "GET /2.0/user/emails?pagelen=100"
 #define SITE_POST_TOKEN "POST /token"
 
-#define SITE_USER_BODY \
+#define SITE_USER_BODY                                                      \
     "{\"type\":\"user\",\"uuid\":\"{" SITE_USER "}\",\"username\":\"ada\"," \
     "\"display_name\":\"Ada\",\"account_status\":\"active\"}"
 #define SITE_EMAILS_BODY \
@@ -95,7 +95,7 @@ static inline int site_destroy(void **state)
 
 #define SITE_TEST(function) cmocka_unit_test_setup_teardown(function, site_create, site_destroy)
 
-/* ---- what Bitbucket says ----------------------------------------------------------- */
+/* ---- what Bitbucket says ------------------------------------------------- */
 
 /* The body of a token answer. Lifetime: p. */
 static inline const char *site_tokens_body(const char *access, const char *refresh, int expires_in,

@@ -7,7 +7,7 @@
 #define UUID "9a01f37b-b1b2-40c5-8c5e-1a39f4b5e645"
 #define OTHER_UUID "11111111-2222-3333-4444-555555555555"
 #define SECONDS(n) apr_time_from_sec(n)
-#define MINUTES(n) apr_time_from_sec((n) * 60)
+#define MINUTES(n) apr_time_from_sec((n)*60)
 
 static const abb_authz_workspaces_t *parse(const char *line, apr_pool_t *p)
 {
@@ -41,7 +41,7 @@ static void check_rule(const abb_authz_workspaces_t *workspaces, int i, const ch
     assert_int_equal(workspaces->rules[i].role, role);
 }
 
-/* ---- bitbucket-workspace: the grammar ------------------------------------------------ */
+/* ---- bitbucket-workspace: the grammar ------------------------------------ */
 
 static void a_plain_name_means_a_member(void **state)
 {
@@ -93,8 +93,7 @@ static void names_have_a_longest_length(void **state)
     const abb_authz_workspaces_t *workspaces;
 
     assert_int_equal(parse(unit_repeat('a', 128, *state), *state)->count, 1);
-    assert_non_null(
-        abb_authz_parse_workspaces(unit_repeat('a', 129, *state), &workspaces, *state));
+    assert_non_null(abb_authz_parse_workspaces(unit_repeat('a', 129, *state), &workspaces, *state));
 }
 
 /* A refusal says what was read. */
@@ -152,7 +151,7 @@ static void dots_alone_are_no_name(void **state)
 
 static void unknown_roles_are_refused(void **state)
 {
-    static const char *const roles[] = {"",        "admin",    "Owner",  "OWNER", "none",
+    static const char *const roles[] = {"",        "admin",          "Owner",  "OWNER", "none",
                                         "members", "create_project", "owner ", "read"};
 
     for (apr_size_t i = 0; i < UNIT_COUNT(roles); ++i) {
@@ -186,7 +185,7 @@ static void an_empty_word_is_refused(void **state)
     check_refused("acme \"\"", "", *state);
 }
 
-/* ---- bitbucket-workspace: the verdict -------------------------------------------------- */
+/* ---- bitbucket-workspace: the verdict ------------------------------------ */
 
 typedef struct {
     abb_record_t record;
@@ -231,8 +230,8 @@ static void check_age(abb_role_t role, apr_interval_time_t age, abb_authz_verdic
     add_row(&rows, "acme", role, age);
     verdict = check("acme", &rows, &ask, p);
     if (verdict != expected) {
-        fail_msg("%s, %ld s old: verdict %d", abb_account_role_word(role),
-                 (long)apr_time_sec(age), verdict);
+        fail_msg("%s, %ld s old: verdict %d", abb_account_role_word(role), (long)apr_time_sec(age),
+                 verdict);
     }
     if (expected == ABB_AUTHZ_ASK) {
         assert_string_equal(ask, "acme");
@@ -357,7 +356,7 @@ static void a_uuid_and_a_slug_are_different_rows(void **state)
     assert_int_equal(check("{" UUID "}:owner", &rows, &ask, *state), ABB_AUTHZ_DENIED);
 }
 
-/* ---- bitbucket-user ----------------------------------------------------------------------- */
+/* ---- bitbucket-user ------------------------------------------------------ */
 
 static void users_are_told_apart_by_their_form(void **state)
 {
@@ -376,9 +375,8 @@ static void users_are_told_apart_by_their_form(void **state)
     for (int i = 0; i < users->count; ++i) {
         const abb_authz_user_t *rule = &users->rules[i];
 
-        assert_int_equal((rule->uuid != NULL) + (rule->account_id != NULL) +
-                             (rule->username != NULL),
-                         1);
+        assert_int_equal(
+            (rule->uuid != NULL) + (rule->account_id != NULL) + (rule->username != NULL), 1);
     }
 }
 
@@ -398,14 +396,14 @@ static void what_only_looks_like_an_id_is_a_name(void **state)
 
 static void malformed_users_are_refused(void **state)
 {
-    static const char *const words[] = {"ada@example.com", "ada:x",  "{ada}",   ":" UUID,
-                                        "x:" UUID,         "1:2",    "a/b",     "a%20b",
+    static const char *const words[] = {"ada@example.com", "ada:x",    "{ada}",    ":" UUID,
+                                        "x:" UUID,         "1:2",      "a/b",      "a%20b",
                                         "{" UUID,          "\xc3\xa4", "712020:{", "*"};
 
     for (apr_size_t i = 0; i < UNIT_COUNT(words); ++i) {
         const abb_authz_users_t *users;
-        const char *fault = abb_authz_parse_users(
-            apr_pstrcat(*state, "ada ", words[i], NULL), &users, *state);
+        const char *fault =
+            abb_authz_parse_users(apr_pstrcat(*state, "ada ", words[i], NULL), &users, *state);
 
         if (!fault || !strstr(fault, apr_pstrcat(*state, "'", words[i], "'", NULL))) {
             fail_msg("'%s': %s", words[i], fault ? fault : "accepted");
@@ -454,12 +452,12 @@ static void attributes_do_not_stand_for_each_other(void **state)
     assert_int_equal(check_users("ada", UUID, NULL, NULL, *state), ABB_AUTHZ_DENIED);
 }
 
-/* ---- in plain words ------------------------------------------------------------------------- */
+/* ---- in plain words ------------------------------------------------------ */
 
 static void a_line_is_described(void **state)
 {
-    const char *text =
-        abb_authz_describe_workspaces(parse("Acme:owner {" UUID "} x:collaborator", *state), *state);
+    const char *text = abb_authz_describe_workspaces(
+        parse("Acme:owner {" UUID "} x:collaborator", *state), *state);
 
     assert_string_equal(text, "owner of acme or member of " UUID " or collaborator of x");
 }

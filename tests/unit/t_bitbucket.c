@@ -11,13 +11,16 @@ static void clear(abb_error_t *err)
     abb_error_clear(err);
 }
 
-/* ---- one question each ------------------------------------------------------------------ */
+/* ---- one question each --------------------------------------------------- */
 
 typedef enum { CODE, REFRESH, USER, EMAILS, PERMISSION, MEMBERSHIP } question_t;
 
-static const char *const targets[] = {SITE_POST_TOKEN, SITE_POST_TOKEN,
-                                      SITE_GET_USER,   SITE_GET_EMAILS,
-                                      "GET /2.0/user/workspaces/acme/permission", MEMBER};
+static const char *const targets[] = {SITE_POST_TOKEN,
+                                      SITE_POST_TOKEN,
+                                      SITE_GET_USER,
+                                      SITE_GET_EMAILS,
+                                      "GET /2.0/user/workspaces/acme/permission",
+                                      MEMBER};
 
 /* What came of a question. */
 typedef struct {
@@ -35,9 +38,8 @@ static outcome_t ask_visitor(site_t *site, const char *const *workspaces, int co
 
     memset(&outcome, 0, sizeof(outcome));
     clear(&outcome.err);
-    outcome.status =
-        abb_bitbucket_fetch_visitor(&site->bitbucket, "access-1", workspaces, count, NOW,
-                                    &outcome.visitor, site->p, &outcome.err);
+    outcome.status = abb_bitbucket_fetch_visitor(&site->bitbucket, "access-1", workspaces, count,
+                                                 NOW, &outcome.visitor, site->p, &outcome.err);
     outcome.doubt = outcome.visitor.doubt;
     return outcome;
 }
@@ -48,9 +50,9 @@ static outcome_t ask_grant(site_t *site, const char *workspace)
 
     memset(&outcome, 0, sizeof(outcome));
     clear(&outcome.err);
-    outcome.status = abb_bitbucket_fetch_grant(&site->bitbucket, "access-1", SITE_USER, workspace,
-                                               NOW, &outcome.grant, &outcome.doubt, site->p,
-                                               &outcome.err);
+    outcome.status =
+        abb_bitbucket_fetch_grant(&site->bitbucket, "access-1", SITE_USER, workspace, NOW,
+                                  &outcome.grant, &outcome.doubt, site->p, &outcome.err);
     return outcome;
 }
 
@@ -60,8 +62,8 @@ static outcome_t ask_tokens(site_t *site, question_t question)
 
     memset(&outcome, 0, sizeof(outcome));
     clear(&outcome.err);
-    outcome.status =
-        question == CODE ? abb_bitbucket_exchange_code(&site->bitbucket, "code-1", NOW,
+    outcome.status = question == CODE
+                         ? abb_bitbucket_exchange_code(&site->bitbucket, "code-1", NOW,
                                                        &outcome.tokens, site->p, &outcome.err)
                          : abb_bitbucket_refresh(&site->bitbucket, "refresh-0", NOW,
                                                  &outcome.tokens, site->p, &outcome.err);
@@ -92,15 +94,15 @@ static outcome_t ask(site_t *site, question_t question, server_rule_t rule)
     }
 }
 
-/* ---- the table of meanings ------------------------------------------------------------------ */
+/* ---- the table of meanings ----------------------------------------------- */
 
-#define SCOPES \
+#define SCOPES                                                                                 \
     "{\"type\":\"error\",\"error\":{\"message\":\"Your credentials lack one or more required " \
     "privilege scopes.\",\"detail\":{\"required\":[\"account\"],\"granted\":[\"team\"]}}}"
 #define PLAIN "{\"type\":\"error\",\"error\":{\"message\":\"Said so\"}}"
 #define NO_API \
     "{\"type\":\"error\",\"error\":{\"message\":\"There is no API hosted at this URL.\"}}"
-#define GONE \
+#define GONE                                                                             \
     "{\"type\":\"error\",\"error\":{\"message\":\"CHANGE-2770 - Functionality has been " \
     "deprecated\",\"data\":{\"announcement_url\":\"https://example.com/change\"}}}"
 #define OAUTH(code) "{\"error\":\"" code "\",\"error_description\":\"Said so\"}"
@@ -190,8 +192,8 @@ static int is_meant(const outcome_t *outcome, question_t question, apr_status_t 
 
 static void check_meaning(site_t *site, apr_size_t i, question_t question)
 {
-    outcome_t outcome = ask(site, question,
-                            server_json(NULL, meanings[i].status, meanings[i].body, site->p));
+    outcome_t outcome =
+        ask(site, question, server_json(NULL, meanings[i].status, meanings[i].body, site->p));
 
     if (!is_meant(&outcome, question, meanings[i].meaning)) {
         fail_msg("%s: %d %s means %s (%s), not %s", targets[question], meanings[i].status,
@@ -214,7 +216,8 @@ static void each_answer_has_its_meaning(void **state)
 /* An operator finds out what is gone, and where it is told. */
 static void a_withdrawn_endpoint_is_named(void **state)
 {
-    outcome_t outcome = ask(*state, MEMBERSHIP, server_json(NULL, 410, GONE, ((site_t *)*state)->p));
+    outcome_t outcome =
+        ask(*state, MEMBERSHIP, server_json(NULL, 410, GONE, ((site_t *)*state)->p));
 
     assert_non_null(strstr(outcome.err.text, "members"));
     assert_non_null(strstr(outcome.err.text, "CHANGE-2770"));
@@ -248,9 +251,9 @@ static void a_good_answer_is_json(void **state)
     bodies[PERMISSION] = bodies[MEMBERSHIP] = site_membership_body("acme", "member", site->p);
     for (apr_size_t i = 0; i < UNIT_COUNT(types); ++i) {
         for (int question = CODE; question <= MEMBERSHIP; ++question) {
-            outcome_t outcome = ask(site, (question_t)question,
-                                    server_answer(NULL, 200, types[i].header, bodies[question],
-                                                  site->p));
+            outcome_t outcome =
+                ask(site, (question_t)question,
+                    server_answer(NULL, 200, types[i].header, bodies[question], site->p));
 
             if (outcome.status != (types[i].is_json ? APR_SUCCESS : ABB_EUPSTREAM)) {
                 fail_msg("%s as %s: %s", targets[question], types[i].header, outcome.err.text);
@@ -292,13 +295,14 @@ static void the_error_may_be_left_out(void **state)
     const char *doubt;
 
     server_add_json(site->server, "*", 429, PLAIN);
-    assert_int_equal(abb_bitbucket_exchange_code(&site->bitbucket, "c", NOW, &tokens, site->p, NULL),
-                     ABB_ELIMIT);
+    assert_int_equal(
+        abb_bitbucket_exchange_code(&site->bitbucket, "c", NOW, &tokens, site->p, NULL),
+        ABB_ELIMIT);
     assert_int_equal(abb_bitbucket_refresh(&site->bitbucket, "r", NOW, &tokens, site->p, NULL),
                      ABB_ELIMIT);
-    assert_int_equal(abb_bitbucket_fetch_visitor(&site->bitbucket, "a", NULL, 0, NOW, &visitor,
-                                                 site->p, NULL),
-                     ABB_ELIMIT);
+    assert_int_equal(
+        abb_bitbucket_fetch_visitor(&site->bitbucket, "a", NULL, 0, NOW, &visitor, site->p, NULL),
+        ABB_ELIMIT);
     assert_int_equal(abb_bitbucket_fetch_grant(&site->bitbucket, "a", SITE_USER, "acme", NOW,
                                                &grant, &doubt, site->p, NULL),
                      ABB_ELIMIT);
@@ -333,8 +337,7 @@ static void retry_after_is_clamped(void **state)
 
             assert_int_equal(outcome.status, ABB_ELIMIT);
             if (outcome.err.retry_after != apr_time_from_sec(cases[i].seconds)) {
-                fail_msg("%s: %ld s", cases[i].header,
-                         (long)apr_time_sec(outcome.err.retry_after));
+                fail_msg("%s: %ld s", cases[i].header, (long)apr_time_sec(outcome.err.retry_after));
             }
         }
     }
@@ -348,8 +351,8 @@ static void junk_in_retry_after_counts_as_none(void **state)
     for (apr_size_t i = 0; i < UNIT_COUNT(junk); ++i) {
         outcome_t outcome =
             ask(site, USER,
-                server_answer(NULL, 429,
-                              apr_psprintf(site->p, "Retry-After: %s\r\n", junk[i]), "", site->p));
+                server_answer(NULL, 429, apr_psprintf(site->p, "Retry-After: %s\r\n", junk[i]), "",
+                              site->p));
 
         if (outcome.err.retry_after != apr_time_from_sec(60)) {
             fail_msg("%s: %ld s", junk[i], (long)apr_time_sec(outcome.err.retry_after));
@@ -357,7 +360,7 @@ static void junk_in_retry_after_counts_as_none(void **state)
     }
 }
 
-/* ---- the authorization URL -------------------------------------------------------------------- */
+/* ---- the authorization URL ----------------------------------------------- */
 
 static void the_browser_is_sent_with_all_parameters(void **state)
 {
@@ -376,7 +379,7 @@ static void the_browser_is_sent_with_all_parameters(void **state)
                         "%2Fbitbucket%2Fcallback&state=s&scope=account%20email");
 }
 
-/* ---- tokens ---------------------------------------------------------------------------------------- */
+/* ---- tokens -------------------------------------------------------------- */
 
 static void a_code_is_exchanged(void **state)
 {
@@ -385,9 +388,9 @@ static void a_code_is_exchanged(void **state)
     abb_tokens_t tokens;
 
     site_add_ada(site);
-    assert_int_equal(abb_bitbucket_exchange_code(&site->bitbucket, "c&d=e f+", NOW, &tokens,
-                                                 site->p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_bitbucket_exchange_code(&site->bitbucket, "c&d=e f+", NOW, &tokens, site->p, NULL),
+        APR_SUCCESS);
     assert_string_equal(tokens.access_token, "access-1");
     assert_string_equal(tokens.refresh_token, "refresh-1");
     assert_string_equal(tokens.scope, "account email");
@@ -485,7 +488,7 @@ static void no_reason_tells_a_secret(void **state)
     }
 }
 
-/* ---- a visitor ---------------------------------------------------------------------------------------- */
+/* ---- a visitor ----------------------------------------------------------- */
 
 static void a_visitor_is_asked_about_at_the_same_time(void **state)
 {
@@ -551,8 +554,8 @@ static void bots_and_closed_accounts_are_refused(void **state)
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(bodies); ++i) {
-        outcome_t outcome = ask(*state, USER, server_json(NULL, 200, bodies[i],
-                                                          ((site_t *)*state)->p));
+        outcome_t outcome =
+            ask(*state, USER, server_json(NULL, 200, bodies[i], ((site_t *)*state)->p));
 
         assert_int_equal(outcome.status, ABB_EACCOUNT);
         assert_int_equal(outcome.err.status, ABB_EACCOUNT);
@@ -612,7 +615,7 @@ static void an_unknown_role_is_doubted(void **state)
     assert_non_null(strstr(outcome.doubt, "emperor"));
 }
 
-/* ---- the second way to a role ------------------------------------------------------------------------ */
+/* ---- the second way to a role -------------------------------------------- */
 
 static void check_second_way(site_t *site, int status, const char *body)
 {
@@ -668,7 +671,7 @@ static void only_withdrawn_roles_fall_back(void **state)
     }
 }
 
-/* ---- pages of addresses --------------------------------------------------------------------------------- */
+/* ---- pages of addresses -------------------------------------------------- */
 
 static const char *emails_page(const char *address, const char *flags, const char *next,
                                apr_pool_t *p)
@@ -684,9 +687,9 @@ static const char *emails_page(const char *address, const char *flags, const cha
 static void add_page(site_t *site, const char *path, const char *address, const char *flags,
                      const char *next)
 {
-    server_add_json(site->server, apr_pstrcat(site->p, "GET ", path, NULL), 200,
-                    emails_page(address, flags, next ? server_url(site->server, next, site->p) : "",
-                                site->p));
+    server_add_json(
+        site->server, apr_pstrcat(site->p, "GET ", path, NULL), 200,
+        emails_page(address, flags, next ? server_url(site->server, next, site->p) : "", site->p));
 }
 
 static void the_primary_address_is_found_on_a_later_page(void **state)
@@ -694,7 +697,8 @@ static void the_primary_address_is_found_on_a_later_page(void **state)
     site_t *site = *state;
     outcome_t outcome;
 
-    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", CONFIRMED, "/2.0/user/emails?p=2");
+    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", CONFIRMED,
+             "/2.0/user/emails?p=2");
     add_page(site, "/2.0/user/emails?p=2", "b@example.com", UNCONFIRMED, "/2.0/user/emails?p=3");
     add_page(site, "/2.0/user/emails?p=3", "c@example.com", PRIMARY, "/2.0/user/emails?p=4");
     site_add_ada(site);
@@ -713,7 +717,8 @@ static void the_first_confirmed_address_counts_without_a_primary(void **state)
     site_t *site = *state;
     outcome_t outcome;
 
-    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", UNCONFIRMED, "/2.0/user/emails?p=2");
+    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", UNCONFIRMED,
+             "/2.0/user/emails?p=2");
     add_page(site, "/2.0/user/emails?p=2", "b@example.com", CONFIRMED, "/2.0/user/emails?p=3");
     add_page(site, "/2.0/user/emails?p=3", "c@example.com", CONFIRMED, NULL);
     site_add_ada(site);
@@ -725,9 +730,9 @@ static void the_first_confirmed_address_counts_without_a_primary(void **state)
 static void no_confirmed_address_is_none(void **state)
 {
     site_t *site = *state;
-    outcome_t outcome = ask(site, EMAILS,
-                            server_json(NULL, 200, emails_page("a@b.c", UNCONFIRMED, "", site->p),
-                                        site->p));
+    outcome_t outcome =
+        ask(site, EMAILS,
+            server_json(NULL, 200, emails_page("a@b.c", UNCONFIRMED, "", site->p), site->p));
 
     assert_int_equal(outcome.status, APR_SUCCESS);
     assert_null(outcome.visitor.account.email);
@@ -735,9 +740,9 @@ static void no_confirmed_address_is_none(void **state)
 
 static outcome_t ask_with_next(site_t *site, const char *next)
 {
-    return ask(site, EMAILS,
-               server_json(NULL, 200, emails_page("a@example.com", CONFIRMED, next, site->p),
-                           site->p));
+    return ask(
+        site, EMAILS,
+        server_json(NULL, 200, emails_page("a@example.com", CONFIRMED, next, site->p), site->p));
 }
 
 /* The next page gets the token, so it lies where the API lies, or nowhere. */
@@ -804,7 +809,8 @@ static void repeated_pages_are_refused(void **state)
     site_t *site = *state;
     outcome_t outcome;
 
-    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", CONFIRMED, "/2.0/user/emails?p=2");
+    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", CONFIRMED,
+             "/2.0/user/emails?p=2");
     add_page(site, "/2.0/user/emails?p=2", "b@example.com", CONFIRMED, "/2.0/user/emails?p=2");
     site_add_ada(site);
     outcome = ask_visitor(site, NULL, 0);
@@ -849,7 +855,8 @@ static void a_later_page_that_fails_makes_the_answer_unusable(void **state)
     site_t *site = *state;
     outcome_t outcome;
 
-    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", CONFIRMED, "/2.0/user/emails?p=2");
+    add_page(site, "/2.0/user/emails?pagelen=100", "a@example.com", CONFIRMED,
+             "/2.0/user/emails?p=2");
     server_add_json(site->server, "GET /2.0/user/emails?p=2", 503, PLAIN);
     site_add_ada(site);
     outcome = ask_visitor(site, NULL, 0);

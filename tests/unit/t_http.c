@@ -99,7 +99,7 @@ static void check_none(const abb_http_answer_t *answer)
     assert_string_not_equal(answer->error.text, "");
 }
 
-/* ---- what comes back ------------------------------------------------------------- */
+/* ---- what comes back ----------------------------------------------------- */
 
 static void an_answer_comes_back_as_it_was_sent(void **state)
 {
@@ -119,7 +119,8 @@ static void an_answer_comes_back_as_it_was_sent(void **state)
 
 static void each_status_is_an_answer(void **state)
 {
-    static const int codes[] = {200, 201, 204, 301, 302, 400, 401, 403, 404, 410, 429, 500, 503, 599};
+    static const int codes[] = {200, 201, 204, 301, 302, 400, 401,
+                                403, 404, 410, 429, 500, 503, 599};
     place_t *place = *state;
 
     for (apr_size_t i = 0; i < UNIT_COUNT(codes); ++i) {
@@ -137,8 +138,7 @@ static void each_status_is_an_answer(void **state)
 
 static void a_body_may_hold_any_byte(void **state)
 {
-    static const char bytes[] =
-        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\0\xff\r\n\0";
+    static const char bytes[] = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\0\xff\r\n\0";
     place_t *place = *state;
     abb_http_answer_t answer;
 
@@ -194,19 +194,20 @@ static void a_cut_answer_is_none(void **state)
     }
 }
 
-/* ---- limits of size ------------------------------------------------------------------ */
+/* ---- limits of size ------------------------------------------------------ */
 
 static void check_size(place_t *place, apr_size_t size, apr_size_t most, int is_chunked)
 {
     char *body = unit_repeat('x', size, place->p);
-    const char *head = is_chunked ? apr_psprintf(place->p, "HTTP/1.1 200 OK\r\nTransfer-Encoding: "
-                                                           "chunked\r\n\r\n%lx\r\n",
+    const char *head = is_chunked ? apr_psprintf(place->p,
+                                                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: "
+                                                 "chunked\r\n\r\n%lx\r\n",
                                                  (unsigned long)size)
-                                  : apr_psprintf(place->p, "HTTP/1.1 200 OK\r\n"
-                                                           "Content-Length: %lu\r\n\r\n",
+                                  : apr_psprintf(place->p,
+                                                 "HTTP/1.1 200 OK\r\n"
+                                                 "Content-Length: %lu\r\n\r\n",
                                                  (unsigned long)size);
-    const char *bytes =
-        apr_pstrcat(place->p, head, body, is_chunked ? "\r\n0\r\n\r\n" : "", NULL);
+    const char *bytes = apr_pstrcat(place->p, head, body, is_chunked ? "\r\n0\r\n\r\n" : "", NULL);
     abb_http_request_t request = get_request(server_url(place->server, "/", place->p));
     abb_http_answer_t answer;
 
@@ -272,7 +273,8 @@ static void check_headers(place_t *place, apr_size_t size, int is_whole)
             break;
         }
     }
-    bytes = apr_pstrcat(place->p, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", lines, "\r\n{}", NULL);
+    bytes =
+        apr_pstrcat(place->p, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n", lines, "\r\n{}", NULL);
     server_forget_rules(place->server);
     server_add(place->server, server_bytes("GET /", bytes, strlen(bytes)));
     answer = get(place, "/");
@@ -293,7 +295,7 @@ static void header_lines_have_a_largest_size(void **state)
     check_headers(*state, 4 * ABB_HTTP_HEADERS_MAX, 0);
 }
 
-/* ---- connections ------------------------------------------------------------------------ */
+/* ---- connections --------------------------------------------------------- */
 
 static void exchanges_run_at_the_same_time(void **state)
 {
@@ -405,7 +407,7 @@ static void a_form_is_sent_once_even_without_an_answer(void **state)
     assert_int_equal(server_count(place->server, "POST"), 2);
 }
 
-/* ---- what is sent ------------------------------------------------------------------------ */
+/* ---- what is sent -------------------------------------------------------- */
 
 static void a_get_sends_no_body(void **state)
 {
@@ -453,8 +455,8 @@ static void authorization_goes_only_where_it_is_given(void **state)
     server_add_json(place->server, "GET /*", 200, "{}");
     for (int round = 0; round < 2; ++round) {
         for (int i = 0; i < 3; ++i) {
-            requests[i] = get_request(
-                server_url(place->server, apr_psprintf(place->p, "/%d", i), place->p));
+            requests[i] =
+                get_request(server_url(place->server, apr_psprintf(place->p, "/%d", i), place->p));
         }
         requests[1].authorization = "Bearer secret";
         abb_http_perform(place->http, &place->settings, requests, answers, 3, place->p);
@@ -546,7 +548,7 @@ static void the_named_proxy_is_used(void **state)
     assert_int_equal(place->server->connection_count, 0);
 }
 
-/* ---- limits of time ------------------------------------------------------------------------ */
+/* ---- limits of time ------------------------------------------------------ */
 
 static void check_gives_up(place_t *place, const char *url)
 {
@@ -647,7 +649,7 @@ static void a_refused_connection_is_told_at_once(void **state)
     assert_null(strstr(answer.error.text, "secret"));
 }
 
-/* ---- threads ---------------------------------------------------------------------------------- */
+/* ---- threads ------------------------------------------------------------- */
 
 typedef struct {
     place_t *place;
@@ -697,7 +699,7 @@ static void threads_do_not_get_each_others_answers(void **state)
     assert_int_equal(server_count(place->server, "POST"), 12 * 5);
 }
 
-/* ---- URLs ------------------------------------------------------------------------------------- */
+/* ---- URLs ---------------------------------------------------------------- */
 
 static void good_urls_may_be_talked_to(void **state)
 {

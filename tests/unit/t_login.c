@@ -71,8 +71,8 @@ static apr_status_t finish(const place_t *place, const abb_login_start_t *start,
 
     memset(result, 0, sizeof(*result));
     abb_error_clear(err);
-    return abb_login_finish(&place->login, &callback, &ticket, place->workspaces,
-                            NOW + SECONDS(30), result, place->site->p, err);
+    return abb_login_finish(&place->login, &callback, &ticket, place->workspaces, NOW + SECONDS(30),
+                            result, place->site->p, err);
 }
 
 static apr_int64_t count_records(const site_t *site)
@@ -83,7 +83,7 @@ static apr_int64_t count_records(const site_t *site)
     return figures.records;
 }
 
-/* ---- begin ---------------------------------------------------------------------------- */
+/* ---- begin --------------------------------------------------------------- */
 
 static void beginning_asks_and_stores_nothing(void **state)
 {
@@ -198,15 +198,15 @@ static void attempts_of_another_site_or_key_are_refused(void **state)
                                               "https://evil.example.com", place.site->p, NULL),
                      APR_SUCCESS);
     check_attempt(&place, own, start.cookie_value, NOW, ABB_EATTEMPT);
-    assert_int_equal(abb_session_set_audience(&place.site->sessions, "key", SITE_ORIGIN,
-                                              place.site->p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_session_set_audience(&place.site->sessions, "key", SITE_ORIGIN, place.site->p, NULL),
+        APR_SUCCESS);
     check_attempt(&place, own, start.cookie_value, NOW, APR_SUCCESS);
     place.site->ring.keys[0].bytes[0] ^= 1;
     check_attempt(&place, own, start.cookie_value, NOW, ABB_EATTEMPT);
 }
 
-/* ---- the callback's query -------------------------------------------------------------------- */
+/* ---- the callback's query ------------------------------------------------ */
 
 static void a_good_query_is_read(void **state)
 {
@@ -214,9 +214,9 @@ static void a_good_query_is_read(void **state)
     abb_login_callback_t callback;
 
     memset(&callback, 0x5a, sizeof(callback));
-    assert_int_equal(abb_login_read_callback("code=a%2Fb&state=s&other=x", &callback,
-                                             place.site->p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_login_read_callback("code=a%2Fb&state=s&other=x", &callback, place.site->p, NULL),
+        APR_SUCCESS);
     assert_string_equal(callback.code, "a/b");
     assert_string_equal(callback.state, "s");
     assert_null(callback.error);
@@ -298,7 +298,7 @@ static void errors_have_their_meaning(void **state)
     }
 }
 
-/* ---- finish -------------------------------------------------------------------------------------- */
+/* ---- finish -------------------------------------------------------------- */
 
 static void a_sign_in_begins_a_session(void **state)
 {
@@ -326,9 +326,9 @@ static void a_sign_in_begins_a_session(void **state)
     assert_int_equal(session->record.grant_count, 1);
     assert_int_equal(session->record.grants[0].role, ABB_ROLE_OWNER);
     assert_true(session->record.grants[0].checked_at == NOW + SECONDS(30));
-    assert_int_equal(abb_session_reload(&site->sessions, session, NOW + SECONDS(31), &part, site->p,
-                                        NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_session_reload(&site->sessions, session, NOW + SECONDS(31), &part, site->p, NULL),
+        APR_SUCCESS);
     assert_string_equal(part.tokens.access_token, "access-1");
     assert_string_equal(part.tokens.refresh_token, "refresh-1");
     assert_true(part.tokens.expires_at == NOW + SECONDS(30 + 7200));
@@ -435,8 +435,7 @@ static void an_attempt_stays_spent_while_its_ticket_opens(void **state)
     assert_int_equal(finish(&place, &start, &result, &err), APR_SUCCESS);
     check_attempt(&place, callback.state, start.cookie_value, NOW + ABB_TICKET_LIFETIME,
                   APR_SUCCESS);
-    assert_non_null(
-        abb_login_recall(&place.login, &callback, NOW + ABB_TICKET_LIFETIME, site->p));
+    assert_non_null(abb_login_recall(&place.login, &callback, NOW + ABB_TICKET_LIFETIME, site->p));
 }
 
 typedef struct {
@@ -504,8 +503,8 @@ static void a_failed_sign_in_leaves_nothing(void **state)
         {SITE_POST_TOKEN, 429, "", ABB_ELIMIT},
         {SITE_GET_USER, 401, "", ABB_EUPSTREAM},
         {SITE_GET_USER, 410, "", ABB_EUPSTREAM},
-        {SITE_GET_USER, 403, "{\"error\":{\"message\":\"m\",\"detail\":{\"required\":[\"account\"]}}}",
-         ABB_ESCOPE},
+        {SITE_GET_USER, 403,
+         "{\"error\":{\"message\":\"m\",\"detail\":{\"required\":[\"account\"]}}}", ABB_ESCOPE},
         {SITE_GET_USER, 200, "{\"type\":\"app_user\"}", ABB_EACCOUNT},
         {SITE_GET_EMAILS, 500, "", ABB_EUPSTREAM},
         {"GET /2.0/user/workspaces/acme/permission", 503, "", ABB_EUPSTREAM},

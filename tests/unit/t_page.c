@@ -8,7 +8,7 @@
 
 /* Breaks out of text, of attributes and of the style sheet, where it can. */
 #define HOSTILE "\"'><script>alert(1)</script><b x=\"&amp;</style></title></h1>"
-#define ESCAPED \
+#define ESCAPED                                                                       \
     "&#34;&#39;&#62;&#60;script&#62;alert(1)&#60;/script&#62;&#60;b x=&#34;&#38;amp;" \
     "&#60;/style&#62;&#60;/title&#62;&#60;/h1&#62;"
 
@@ -57,7 +57,7 @@ static int markup_of(const char *html)
     return count_of(html, "<") * 10000 + count_of(html, ">") * 100 + count_of(html, "\"") % 100;
 }
 
-/* ---- escaping ---------------------------------------------------------------------- */
+/* ---- escaping ------------------------------------------------------------ */
 
 /* A page with one text in every field, the fields with a default shape. */
 static abb_page_t full_page(const char *text)
@@ -110,12 +110,12 @@ static void check_field(size_t offset, apr_pool_t *p)
 static void each_field_is_escaped(void **state)
 {
     static const size_t offsets[] = {
-        offsetof(abb_page_t, site),          offsetof(abb_page_t, heading),
-        offsetof(abb_page_t, text),          offsetof(abb_page_t, advice),
-        offsetof(abb_page_t, facts[0].name), offsetof(abb_page_t, facts[3].value),
+        offsetof(abb_page_t, site),           offsetof(abb_page_t, heading),
+        offsetof(abb_page_t, text),           offsetof(abb_page_t, advice),
+        offsetof(abb_page_t, facts[0].name),  offsetof(abb_page_t, facts[3].value),
         offsetof(abb_page_t, links[0].label), offsetof(abb_page_t, links[3].href),
-        offsetof(abb_page_t, form_action),   offsetof(abb_page_t, form_label),
-        offsetof(abb_page_t, form_token),    offsetof(abb_page_t, form_return),
+        offsetof(abb_page_t, form_action),    offsetof(abb_page_t, form_label),
+        offsetof(abb_page_t, form_token),     offsetof(abb_page_t, form_return),
         offsetof(abb_page_t, reference),
     };
 
@@ -149,7 +149,7 @@ static void other_characters_are_shown(void **state)
     check_holds(abb_page_html(&page, *state), "<p>Z&#252;rich &#8364;</p>");
 }
 
-/* ---- what stands where ------------------------------------------------------------------ */
+/* ---- what stands where --------------------------------------------------- */
 
 static void what_is_not_given_is_left_out(void **state)
 {
@@ -287,7 +287,7 @@ static void what_lacks_a_half_is_left_out(void **state)
     assert_int_equal(page.link_count, 0);
 }
 
-/* ---- the policy ----------------------------------------------------------------------------- */
+/* ---- the policy ---------------------------------------------------------- */
 
 static const char *hash_of_style(const char *html, apr_pool_t *p)
 {
@@ -336,8 +336,8 @@ static void the_policy_allows_nothing_else(void **state)
 /* Nothing the policy would have to allow. */
 static void pages_load_and_run_nothing(void **state)
 {
-    static const char *const parts[] = {"<script", "<img",   "<link", "<iframe", "<object",
-                                        " style=", " on",    "url(",  "@import", "<base",
+    static const char *const parts[] = {"<script",     "<img",       "<link", "<iframe", "<object",
+                                        " style=",     " on",        "url(",  "@import", "<base",
                                         "javascript:", "http-equiv", "src="};
     abb_page_t page = full_page("x");
     const char *html;

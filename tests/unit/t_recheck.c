@@ -15,11 +15,11 @@
 #define PLAIN "{\"type\":\"error\",\"error\":{\"message\":\"Said so\"}}"
 #define REFUSED "{\"error\":\"invalid_grant\",\"error_description\":\"Invalid refresh_token\"}"
 
-/* ---- a session and a question -------------------------------------------------------- */
+/* ---- a session and a question -------------------------------------------- */
 
 /* A session whose access token has this long to live. Returns its cookie. */
-static const char *create_session(site_t *site, apr_interval_time_t token_left,
-                                  abb_grant_t *grants, int grant_count)
+static const char *create_session(site_t *site, apr_interval_time_t token_left, abb_grant_t *grants,
+                                  int grant_count)
 {
     abb_record_private_t part = {{"access-0", "refresh-0", "account", apr_time_now() + token_left},
                                  "{}"};
@@ -56,9 +56,9 @@ static abb_tokens_t stored_tokens(site_t *site, const char *cookie)
     abb_record_private_t part;
 
     assert_non_null(session);
-    assert_int_equal(abb_session_reload(&site->sessions, session, apr_time_now(), &part, site->p,
-                                        NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_session_reload(&site->sessions, session, apr_time_now(), &part, site->p, NULL),
+        APR_SUCCESS);
     return part.tokens;
 }
 
@@ -79,10 +79,10 @@ static outcome_t ask_about(site_t *site, const char *cookie, const char *workspa
     abb_error_clear(&outcome.err);
     outcome.doubt = "left over";
     outcome.session = find(site, cookie, p);
-    outcome.status = outcome.session ? abb_recheck_workspace(&recheck, outcome.session, workspace,
-                                                             older_than, &outcome.doubt, p,
-                                                             &outcome.err)
-                                     : APR_NOTFOUND;
+    outcome.status = outcome.session
+                         ? abb_recheck_workspace(&recheck, outcome.session, workspace, older_than,
+                                                 &outcome.doubt, p, &outcome.err)
+                         : APR_NOTFOUND;
     return outcome;
 }
 
@@ -115,7 +115,7 @@ static void check_ended(site_t *site, const outcome_t *outcome, const char *cook
     assert_null(find(site, cookie, site->p));
 }
 
-/* ---- one question ------------------------------------------------------------------------- */
+/* ---- one question -------------------------------------------------------- */
 
 static void an_answer_is_kept(void **state)
 {
@@ -129,9 +129,9 @@ static void an_answer_is_kept(void **state)
     check_answered(&outcome, ABB_ROLE_OWNER);
     assert_null(outcome.doubt);
     assert_int_equal(server_count(site->server, ""), 1);
-    assert_string_equal(server_header(server_request(site->server, ACME, 0), "Authorization",
-                                      site->p),
-                        "Bearer access-0");
+    assert_string_equal(
+        server_header(server_request(site->server, ACME, 0), "Authorization", site->p),
+        "Bearer access-0");
     outcome.session = find(site, cookie, site->p);
     assert_int_equal(role_in(&outcome, "acme"), ABB_ROLE_OWNER);
     assert_true(abb_record_find_grant(&outcome.session->record, "acme")->checked_at >= before);
@@ -173,9 +173,9 @@ static void an_answer_stored_meanwhile_is_taken(void **state)
     outcome = ask(site, cookie);
     check_answered(&outcome, ABB_ROLE_OWNER);
     assert_int_equal(early->record.grant_count, 0);
-    assert_int_equal(abb_recheck_workspace(&recheck, early, "acme", older_than, &doubt, site->p,
-                                           &outcome.err),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_recheck_workspace(&recheck, early, "acme", older_than, &doubt, site->p, &outcome.err),
+        APR_SUCCESS);
     assert_int_equal(early->record.grant_count, 1);
     assert_int_equal(server_count(site->server, ""), 1);
 }
@@ -253,7 +253,7 @@ static void withdrawn_roles_are_told(void **state)
     assert_non_null(outcome.doubt);
 }
 
-/* ---- refreshing ------------------------------------------------------------------------------ */
+/* ---- refreshing ---------------------------------------------------------- */
 
 static void check_refreshed(site_t *site, const char *cookie, int posts, int gets)
 {
@@ -294,9 +294,9 @@ static void a_token_with_less_is_refreshed_first(void **state)
         check_refreshed(site, cookie, (int)i + 1, (int)i + 1);
         assert_string_equal(server_request(site->server, SITE_POST_TOKEN, (int)i)->body,
                             "grant_type=refresh_token&refresh_token=refresh-0");
-        assert_string_equal(server_header(server_request(site->server, ACME, (int)i),
-                                          "Authorization", site->p),
-                            "Bearer access-1");
+        assert_string_equal(
+            server_header(server_request(site->server, ACME, (int)i), "Authorization", site->p),
+            "Bearer access-1");
         tokens = stored_tokens(site, cookie);
         assert_true(tokens.expires_at > apr_time_now() + SECONDS(7100));
     }
@@ -391,12 +391,12 @@ static void a_refused_token_is_refreshed_once(void **state)
     outcome = ask(site, cookie);
     check_answered(&outcome, ABB_ROLE_OWNER);
     check_refreshed(site, cookie, 1, 2);
-    assert_string_equal(server_header(server_request(site->server, ACME, 0), "Authorization",
-                                      site->p),
-                        "Bearer access-0");
-    assert_string_equal(server_header(server_request(site->server, ACME, 1), "Authorization",
-                                      site->p),
-                        "Bearer access-1");
+    assert_string_equal(
+        server_header(server_request(site->server, ACME, 0), "Authorization", site->p),
+        "Bearer access-0");
+    assert_string_equal(
+        server_header(server_request(site->server, ACME, 1), "Authorization", site->p),
+        "Bearer access-1");
 }
 
 static void a_token_refused_twice_ends_the_session(void **state)
@@ -477,7 +477,7 @@ static void without_a_refresh_token_the_session_ends_with_its_token(void **state
     assert_int_equal(server_count(site->server, ""), 0);
 }
 
-/* ---- could not ask -------------------------------------------------------------------------------- */
+/* ---- could not ask ------------------------------------------------------- */
 
 static void could_not_ask_keeps_the_session(void **state)
 {
@@ -569,7 +569,7 @@ static void the_lease_is_given_back(void **state)
     assert_true(apr_time_now() - start < SECONDS(2));
 }
 
-/* ---- the session changes meanwhile ------------------------------------------------------------------ */
+/* ---- the session changes meanwhile --------------------------------------- */
 
 typedef struct {
     site_t *site;
@@ -584,8 +584,8 @@ static void *run_asker(void *data)
 {
     asker_t *asker = data;
 
-    asker->outcome = ask_about(asker->site, asker->cookie, asker->workspace, asker->older_than,
-                               asker->p);
+    asker->outcome =
+        ask_about(asker->site, asker->cookie, asker->workspace, asker->older_than, asker->p);
     return NULL;
 }
 
@@ -615,8 +615,8 @@ static void a_session_that_ended_stays_ended(void **state)
 
     for (int is_refresh = 0; is_refresh <= 1; ++is_refresh) {
         const char *cookie = create_session(site, SECONDS(is_refresh ? 0 : 7200), NULL, 0);
-        server_rule_t slow = server_json(ACME, 200, site_membership_body("acme", "owner", site->p),
-                                         site->p);
+        server_rule_t slow =
+            server_json(ACME, 200, site_membership_body("acme", "owner", site->p), site->p);
         asker_t asker;
         pthread_t thread;
 
@@ -644,9 +644,9 @@ static void an_ended_session_asks_nobody(void **state)
 
     assert_int_equal(abb_session_drop(&site->sessions, session, NULL), APR_SUCCESS);
     abb_error_clear(&err);
-    assert_int_equal(abb_recheck_workspace(&recheck, session, "acme", apr_time_now(), &doubt,
-                                           site->p, &err),
-                     APR_NOTFOUND);
+    assert_int_equal(
+        abb_recheck_workspace(&recheck, session, "acme", apr_time_now(), &doubt, site->p, &err),
+        APR_NOTFOUND);
     assert_int_equal(err.status, APR_NOTFOUND);
     assert_int_equal(server_count(site->server, ""), 0);
 }
@@ -687,7 +687,7 @@ static void a_store_that_fails_ends_nothing(void **state)
     assert_non_null(find(site, cookie, site->p));
 }
 
-/* ---- many at once -------------------------------------------------------------------------------------- */
+/* ---- many at once -------------------------------------------------------- */
 
 enum { CROWD = 20 };
 
@@ -714,9 +714,8 @@ static void a_crowd_makes_one_refresh_and_one_question(void **state)
 {
     site_t *site = *state;
     const char *cookie = create_session(site, SECONDS(0), NULL, 0);
-    server_rule_t slow = server_json(SITE_POST_TOKEN, 200,
-                                     site_tokens_body("access-1", "refresh-1", 7200, site->p),
-                                     site->p);
+    server_rule_t slow = server_json(
+        SITE_POST_TOKEN, 200, site_tokens_body("access-1", "refresh-1", 7200, site->p), site->p);
     asker_t askers[CROWD];
 
     slow.delay = 300;
@@ -862,9 +861,9 @@ static void a_holder_with_nothing_to_ask_is_not_in_vain(void **state)
     pthread_t thread;
 
     site_add_ada(site);
-    assert_int_equal(abb_store_lease(site->store, &session->key, SECONDS(30), apr_time_now(),
-                                     &holder, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_store_lease(site->store, &session->key, SECONDS(30), apr_time_now(), &holder, NULL),
+        APR_SUCCESS);
     site->sessions.store = spy_on(site->store, site->p);
     spying.lease = count_refused_leases;
     __atomic_store_n(&refused_leases, 0, __ATOMIC_SEQ_CST);
@@ -900,7 +899,7 @@ static void crowds_of_two_sessions_do_not_wait_for_each_other(void **state)
     assert_int_equal(site->server->in_flight_max, 2);
 }
 
-/* ---- a holder that dies ----------------------------------------------------------------------------------- */
+/* ---- a holder that dies -------------------------------------------------- */
 
 static void a_lease_that_runs_out_is_taken_over(void **state)
 {
@@ -912,9 +911,9 @@ static void a_lease_that_runs_out_is_taken_over(void **state)
     outcome_t outcome;
 
     site_add_ada(site);
-    assert_int_equal(abb_store_lease(site->store, &session->key, apr_time_from_msec(600), start,
-                                     &holder, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_store_lease(site->store, &session->key, apr_time_from_msec(600), start, &holder, NULL),
+        APR_SUCCESS);
     outcome = ask(site, cookie);
     check_answered(&outcome, ABB_ROLE_OWNER);
     assert_true(apr_time_now() - start >= apr_time_from_msec(600));
@@ -970,9 +969,9 @@ static void waiting_for_a_holder_has_an_end(void **state)
     outcome_t outcome;
 
     site->bitbucket.http_settings.total_timeout = apr_time_from_msec(10);
-    assert_int_equal(abb_store_lease(site->store, &session->key, SECONDS(600), start, &holder,
-                                     NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_store_lease(site->store, &session->key, SECONDS(600), start, &holder, NULL),
+        APR_SUCCESS);
     outcome = ask(site, cookie);
     assert_int_equal(outcome.status, ABB_EUPSTREAM);
     assert_int_equal(outcome.err.status, ABB_EUPSTREAM);

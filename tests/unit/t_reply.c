@@ -22,7 +22,7 @@ static int begin(void **state)
     return unit_begin(state);
 }
 
-/* ---- files ------------------------------------------------------------------------ */
+/* ---- files --------------------------------------------------------------- */
 
 /* A file's bytes, ending exactly where it ends; NULL when there is none. */
 static const char *read_file(const char *path, apr_size_t *size, apr_pool_t *p)
@@ -52,7 +52,7 @@ static const char *read_text(const char *path, apr_pool_t *p)
     return bytes ? apr_pstrmemdup(p, bytes, size) : NULL;
 }
 
-/* ---- what a case says ------------------------------------------------------------------ */
+/* ---- what a case says ---------------------------------------------------- */
 
 /* What came of a case: its reason, or all that was read, a line each. */
 typedef struct {
@@ -132,14 +132,13 @@ static abb_grant_t grant_for(const char *asked)
     return grant;
 }
 
-static void run_permission(const char *body, apr_size_t size, const char *asked,
-                           outcome_t *outcome, apr_pool_t *p)
+static void run_permission(const char *body, apr_size_t size, const char *asked, outcome_t *outcome,
+                           apr_pool_t *p)
 {
     abb_grant_t grant = grant_for(asked);
     const char *doubt = "left over";
 
-    outcome->status =
-        abb_reply_permission(body, size, USER, &grant, &doubt, p, &outcome->err);
+    outcome->status = abb_reply_permission(body, size, USER, &grant, &doubt, p, &outcome->err);
     assert_string_equal(grant.asked, asked);
     assert_int_equal(grant.checked_at, NOW);
     if (outcome->status == APR_SUCCESS) {
@@ -214,7 +213,7 @@ static void run(const char *name, const char *body, apr_size_t size, const char 
     }
 }
 
-/* ---- all cases of a kind ---------------------------------------------------------------- */
+/* ---- all cases of a kind ------------------------------------------------- */
 
 /* Returns NULL when a case comes out as it must, else what is wrong. */
 typedef const char *(*judge_t)(const char *directory, const outcome_t *outcome, apr_pool_t *p);
@@ -298,7 +297,7 @@ static void invalid_answers_are_refused(void **state)
     check_cases("invalid", judge_invalid, 100, *state);
 }
 
-/* ---- cases too large for a file ------------------------------------------------------------- */
+/* ---- cases too large for a file ------------------------------------------ */
 
 /* Runs a body that ends exactly where it ends. */
 static outcome_t run_text(const char *name, const char *body, apr_pool_t *p)
@@ -311,11 +310,11 @@ static outcome_t run_text(const char *name, const char *body, apr_pool_t *p)
 
 static apr_status_t try_token(apr_size_t access, apr_size_t refresh, apr_pool_t *p)
 {
-    outcome_t outcome = run_text("tokens-",
-                                 apr_pstrcat(p, "{\"access_token\":\"", unit_repeat('a', access, p),
-                                             "\",\"refresh_token\":\"",
-                                             unit_repeat('r', refresh, p), "\"}", NULL),
-                                 p);
+    outcome_t outcome =
+        run_text("tokens-",
+                 apr_pstrcat(p, "{\"access_token\":\"", unit_repeat('a', access, p),
+                             "\",\"refresh_token\":\"", unit_repeat('r', refresh, p), "\"}", NULL),
+                 p);
 
     return outcome.status;
 }
@@ -360,8 +359,7 @@ static void nesting_has_a_greatest_depth(void **state)
     for (int i = 0; i < 2; ++i) {
         assert_int_equal(try_depth(1, "[{"[i], *state), APR_SUCCESS);
         assert_int_equal(try_depth(ABB_REPLY_DEPTH_MAX, "[{"[i], *state), APR_SUCCESS);
-        assert_int_equal(try_depth(ABB_REPLY_DEPTH_MAX + 1, "[{"[i], *state),
-                         ABB_EUPSTREAM);
+        assert_int_equal(try_depth(ABB_REPLY_DEPTH_MAX + 1, "[{"[i], *state), ABB_EUPSTREAM);
         assert_int_equal(try_depth(1000, "[{"[i], *state), ABB_EUPSTREAM);
     }
 }
@@ -370,13 +368,13 @@ static void brackets_in_texts_are_no_nesting(void **state)
 {
     const char *brackets = unit_repeat('[', 1000, *state);
 
-    assert_int_equal(run_text("tokens-",
-                              apr_pstrcat(*state, "{\"access_token\":\"a\",\"x\":\"\\\"", brackets,
-                                          "\\\\\",\"y\":\"", unit_repeat('{', 1000, *state), "\"}",
-                                          NULL),
-                              *state)
-                         .status,
-                     APR_SUCCESS);
+    assert_int_equal(
+        run_text("tokens-",
+                 apr_pstrcat(*state, "{\"access_token\":\"a\",\"x\":\"\\\"", brackets,
+                             "\\\\\",\"y\":\"", unit_repeat('{', 1000, *state), "\"}", NULL),
+                 *state)
+            .status,
+        APR_SUCCESS);
 }
 
 static void a_flood_of_brackets_is_refused_quickly(void **state)
@@ -405,17 +403,24 @@ static void ten_megabytes_are_read(void **state)
 
 static outcome_t run_lifetime(const char *number, apr_pool_t *p)
 {
-    return run_text("tokens-",
-                    apr_pstrcat(p, "{\"access_token\":\"a\",\"expires_in\":", number, "}", NULL),
-                    p);
+    return run_text(
+        "tokens-", apr_pstrcat(p, "{\"access_token\":\"a\",\"expires_in\":", number, "}", NULL), p);
 }
 
 /* Whatever it is, the token ends in a bounded time and not before now. */
 static void huge_lifetimes_are_bounded(void **state)
 {
     static const char *const numbers[] = {
-        "9223372036854775807", "-9223372036854775808", "1e18",  "1e300", "-1e300", "9.3e18",
-        "\"9223372036854775807\"", "\"99999999999999999999999\"", "2592001", "1e-300",
+        "9223372036854775807",
+        "-9223372036854775808",
+        "1e18",
+        "1e300",
+        "-1e300",
+        "9.3e18",
+        "\"9223372036854775807\"",
+        "\"99999999999999999999999\"",
+        "2592001",
+        "1e-300",
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(numbers); ++i) {
@@ -446,15 +451,14 @@ static const char *many_emails(int count, apr_pool_t *p)
 
 static void a_page_has_a_greatest_number_of_addresses(void **state)
 {
-    assert_int_equal(
-        run_text("emails-", many_emails(ABB_REPLY_EMAILS_MAX, *state), *state).status,
-        APR_SUCCESS);
+    assert_int_equal(run_text("emails-", many_emails(ABB_REPLY_EMAILS_MAX, *state), *state).status,
+                     APR_SUCCESS);
     assert_int_equal(
         run_text("emails-", many_emails(ABB_REPLY_EMAILS_MAX + 1, *state), *state).status,
         ABB_EUPSTREAM);
 }
 
-/* ---- whatever comes ---------------------------------------------------------------------------- */
+/* ---- whatever comes ------------------------------------------------------ */
 
 static const char *const questions[] = {"tokens-",     "user-",   "emails-",
                                         "permission-", "member-", "error-"};
@@ -463,7 +467,8 @@ static const char *const questions[] = {"tokens-",     "user-",   "emails-",
 static void spoilt_answers_do_no_harm(void **state)
 {
     static const char good[] =
-        "{\"type\":\"user\",\"uuid\":\"{" USER "}\",\"access_token\":\"a\",\"permission\":\"owner\","
+        "{\"type\":\"user\",\"uuid\":\"{" USER
+        "}\",\"access_token\":\"a\",\"permission\":\"owner\","
         "\"user\":{\"uuid\":\"{" USER "}\"},\"values\":[],\"error\":{\"message\":\"\\u00e4\"},"
         "\"workspace\":{\"slug\":\"acme\",\"uuid\":\"{" USER "}\"}}";
     apr_pool_t *p;

@@ -7,10 +7,10 @@
 
 #define NOW apr_time_from_sec(1800000000)
 #define SECONDS(n) apr_time_from_sec(n)
-#define HOURS(n) apr_time_from_sec((n) * 3600)
+#define HOURS(n) apr_time_from_sec((n)*3600)
 #define UUID "9a01f37b-b1b2-40c5-8c5e-1a39f4b5e645"
 
-/* ---- a store that counts, and fails on demand ------------------------------------------ */
+/* ---- a store that counts, and fails on demand ---------------------------- */
 
 typedef struct {
     abb_store_t store;
@@ -59,9 +59,8 @@ static apr_status_t probe_put(void *engine, const abb_store_key_t *key,
 
     ++probe->puts;
     probe->key = *key;
-    return probe->answer != APR_SUCCESS
-               ? abb_error_set(err, probe->answer, "the probe fails")
-               : abb_store_put(probe->inner, key, record, now, err);
+    return probe->answer != APR_SUCCESS ? abb_error_set(err, probe->answer, "the probe fails")
+                                        : abb_store_put(probe->inner, key, record, now, err);
 }
 
 static apr_status_t probe_replace(void *engine, const abb_store_key_t *key, apr_uint64_t generation,
@@ -120,11 +119,11 @@ static void probe_figures(void *engine, abb_store_figures_t *figures)
     abb_store_figures(((probe_t *)engine)->inner, figures);
 }
 
-static const abb_store_methods_t probe_methods = {probe_get,     probe_put,  probe_replace,
-                                                  probe_touch,   probe_lease, probe_release,
-                                                  probe_fail,    probe_drop,    probe_figures};
+static const abb_store_methods_t probe_methods = {probe_get,   probe_put,   probe_replace,
+                                                  probe_touch, probe_lease, probe_release,
+                                                  probe_fail,  probe_drop,  probe_figures};
 
-/* ---- a site ---------------------------------------------------------------------------------- */
+/* ---- a site -------------------------------------------------------------- */
 
 typedef struct {
     apr_pool_t *p;
@@ -248,7 +247,7 @@ static apr_status_t try_find(place_t *place, const char *cookie, apr_time_t now)
     return abb_session_find(&place->sessions, cookie, now, &session, place->p, NULL);
 }
 
-/* ---- beginning and finding ----------------------------------------------------------------- */
+/* ---- beginning and finding ----------------------------------------------- */
 
 static void a_session_is_found_by_its_cookie(void **state)
 {
@@ -378,7 +377,7 @@ static void each_changed_character_finds_nothing(void **state)
     find(place, cookie, NOW);
 }
 
-/* ---- foreign sites, stores and keys ----------------------------------------------------------- */
+/* ---- foreign sites, stores and keys -------------------------------------- */
 
 static void a_cookie_is_good_at_its_own_site_only(void **state)
 {
@@ -422,11 +421,11 @@ static void the_private_part_is_bound_to_cookie_and_site(void **state)
     create(place, &first);
     create(place, &second);
     memcpy(first->id, second->id, sizeof(first->id));
-    assert_int_equal(
-        abb_session_reload(&place->sessions, first, NOW, &part, place->p, NULL), ABB_ESEAL);
+    assert_int_equal(abb_session_reload(&place->sessions, first, NOW, &part, place->p, NULL),
+                     ABB_ESEAL);
     set_audience(&place->sessions, "key", "https://evil.example.com", place->p);
-    assert_int_equal(
-        abb_session_reload(&place->sessions, second, NOW, &part, place->p, NULL), ABB_ESEAL);
+    assert_int_equal(abb_session_reload(&place->sessions, second, NOW, &part, place->p, NULL),
+                     ABB_ESEAL);
 }
 
 static void check_private(const abb_record_private_t *part)
@@ -448,25 +447,25 @@ static void the_private_part_opens_with_an_older_key(void **state)
 
     memset(place->ring.keys[0].bytes, 8, ABB_CRYPTO_KEY_SIZE);
     session = find(place, cookie, NOW);
-    assert_int_equal(
-        abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL), ABB_ESEAL);
+    assert_int_equal(abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL),
+                     ABB_ESEAL);
     place->ring.keys[1] = old.keys[0];
     place->ring.count = 2;
     session = find(place, cookie, NOW);
     memset(&part, 0, sizeof(part));
-    assert_int_equal(
-        abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL), APR_SUCCESS);
+    assert_int_equal(abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL),
+                     APR_SUCCESS);
     check_private(&part);
     /* What is written now is sealed with the newer key. */
-    assert_int_equal(
-        abb_session_replace(&place->sessions, session, &part, NOW, place->p, NULL), APR_SUCCESS);
+    assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW, place->p, NULL),
+                     APR_SUCCESS);
     place->ring.count = 1;
-    assert_int_equal(
-        abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL), APR_SUCCESS);
+    assert_int_equal(abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL),
+                     APR_SUCCESS);
     check_private(&part);
 }
 
-/* ---- times ------------------------------------------------------------------------------------ */
+/* ---- times --------------------------------------------------------------- */
 
 static void a_session_ends_when_it_is_not_used(void **state)
 {
@@ -539,7 +538,7 @@ static void a_touch_that_fails_costs_nothing(void **state)
     assert_int_equal(place->probe.touches, 3);
 }
 
-/* ---- the store fails --------------------------------------------------------------------------- */
+/* ---- the store fails ----------------------------------------------------- */
 
 static void a_store_that_fails_is_not_an_absent_session(void **state)
 {
@@ -557,17 +556,17 @@ static void a_store_that_fails_is_not_an_absent_session(void **state)
     assert_int_equal(abb_session_find(&place->sessions, cookie, NOW, &session, place->p, &err),
                      ABB_ESTORE);
     assert_int_equal(err.status, ABB_ESTORE);
-    assert_int_equal(abb_session_create(&place->sessions, &record, &part, NOW, &text, &session,
-                                        place->p, NULL),
+    assert_int_equal(
+        abb_session_create(&place->sessions, &record, &part, NOW, &text, &session, place->p, NULL),
+        ABB_ESTORE);
+    assert_int_equal(abb_session_reload(&place->sessions, created, NOW, &part, place->p, NULL),
                      ABB_ESTORE);
-    assert_int_equal(
-        abb_session_reload(&place->sessions, created, NOW, &part, place->p, NULL), ABB_ESTORE);
-    assert_int_equal(
-        abb_session_replace(&place->sessions, created, &part, NOW, place->p, NULL), ABB_ESTORE);
+    assert_int_equal(abb_session_replace(&place->sessions, created, &part, NOW, place->p, NULL),
+                     ABB_ESTORE);
     assert_int_equal(abb_session_drop(&place->sessions, created, NULL), ABB_ESTORE);
-    assert_int_equal(abb_session_spend_attempt(&place->sessions, "id", 2, "/", SECONDS(600), NOW,
-                                               NULL),
-                     ABB_ESTORE);
+    assert_int_equal(
+        abb_session_spend_attempt(&place->sessions, "id", 2, "/", SECONDS(600), NOW, NULL),
+        ABB_ESTORE);
     assert_int_equal(
         abb_session_find_attempt(&place->sessions, "id", 2, NOW, &text, place->p, NULL),
         ABB_ESTORE);
@@ -585,14 +584,14 @@ static void a_damaged_record_is_not_an_absent_session(void **state)
     for (apr_size_t size = 0; size <= sizeof(zeros); size += 64) {
         place->probe.open_size = size;
         abb_error_clear(&err);
-        assert_int_equal(
-            abb_session_find(&place->sessions, cookie, NOW, &session, place->p, &err), ABB_ESTORE);
+        assert_int_equal(abb_session_find(&place->sessions, cookie, NOW, &session, place->p, &err),
+                         ABB_ESTORE);
         assert_non_null(strstr(err.text, "damaged"));
         assert_null(strstr(err.text, cookie));
     }
 }
 
-/* ---- replacing and ending ------------------------------------------------------------------------ */
+/* ---- replacing and ending ------------------------------------------------ */
 
 static void both_parts_are_read_again(void **state)
 {
@@ -602,9 +601,9 @@ static void both_parts_are_read_again(void **state)
 
     create(place, &session);
     memset(&part, 0, sizeof(part));
-    assert_int_equal(abb_session_reload(&place->sessions, session, NOW + SECONDS(1), &part,
-                                        place->p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_session_reload(&place->sessions, session, NOW + SECONDS(1), &part, place->p, NULL),
+        APR_SUCCESS);
     check_private(&part);
     assert_string_equal(session->record.account.uuid, UUID);
     assert_int_equal(place->probe.parts, ABB_STORE_BOTH_PARTS);
@@ -624,12 +623,12 @@ static void the_open_part_is_looked_at_again(void **state)
     assert_int_equal(abb_record_put_grant(&session->record, &grant, place->p), APR_SUCCESS);
     assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW, place->p, NULL),
                      APR_SUCCESS);
-    assert_int_equal(abb_store_lease(place->sessions.store, &session->key, SECONDS(30), NOW,
-                                     &holder, NULL),
-                     APR_SUCCESS);
-    assert_int_equal(abb_store_fail(place->sessions.store, &session->key, holder, NOW + SECONDS(3),
-                                    NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_store_lease(place->sessions.store, &session->key, SECONDS(30), NOW, &holder, NULL),
+        APR_SUCCESS);
+    assert_int_equal(
+        abb_store_fail(place->sessions.store, &session->key, holder, NOW + SECONDS(3), NULL),
+        APR_SUCCESS);
     place->ring.count = 0;
     assert_int_equal(abb_session_look(&place->sessions, early, NOW, place->p, NULL), APR_SUCCESS);
     assert_int_equal(place->probe.parts, ABB_STORE_OPEN_PART);
@@ -652,9 +651,9 @@ static void a_record_is_replaced(void **state)
 
     part.tokens.access_token = "newer";
     assert_int_equal(abb_record_put_grant(&session->record, &grant, place->p), APR_SUCCESS);
-    assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW + SECONDS(5),
-                                         place->p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_session_replace(&place->sessions, session, &part, NOW + SECONDS(5), place->p, NULL),
+        APR_SUCCESS);
     session = find(place, cookie, NOW + SECONDS(6));
     assert_int_equal(session->record.grant_count, 3);
     assert_int_equal(abb_record_find_grant(&session->record, "gamma")->role, ABB_ROLE_MEMBER);
@@ -676,8 +675,8 @@ static void of_two_replacements_one_wins(void **state)
                      APR_SUCCESS);
     assert_int_equal(abb_session_replace(&place->sessions, second, &part, NOW, place->p, NULL),
                      ABB_ECHANGED);
-    assert_int_equal(
-        abb_session_reload(&place->sessions, second, NOW, &part, place->p, NULL), APR_SUCCESS);
+    assert_int_equal(abb_session_reload(&place->sessions, second, NOW, &part, place->p, NULL),
+                     APR_SUCCESS);
     assert_int_equal(abb_session_replace(&place->sessions, second, &part, NOW, place->p, NULL),
                      APR_SUCCESS);
 }
@@ -692,9 +691,9 @@ static void a_replacement_keeps_the_end(void **state)
     apr_time_t end = session->absolute_end;
 
     place->sessions.absolute_timeout = HOURS(24 * 365);
-    assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW + HOURS(11),
-                                         place->p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_session_replace(&place->sessions, session, &part, NOW + HOURS(11), place->p, NULL),
+        APR_SUCCESS);
     session = find(place, cookie, NOW + HOURS(11));
     assert_true(session->absolute_end == end);
     place->probe.touch_answer = ABB_ECHANGED;
@@ -710,9 +709,9 @@ static void a_replacement_is_no_use(void **state)
     abb_session_t *session = find(place, cookie, NOW);
     abb_record_private_t part = make_private();
 
-    assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW + HOURS(11),
-                                         place->p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_session_replace(&place->sessions, session, &part, NOW + HOURS(11), place->p, NULL),
+        APR_SUCCESS);
     assert_int_equal(try_find(place, cookie, NOW + HOURS(12)), APR_NOTFOUND);
 }
 
@@ -729,8 +728,8 @@ static void an_ended_session_is_gone(void **state)
     assert_int_equal(try_find(place, cookie, NOW), APR_NOTFOUND);
     assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW, place->p, NULL),
                      APR_NOTFOUND);
-    assert_int_equal(
-        abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL), APR_NOTFOUND);
+    assert_int_equal(abb_session_reload(&place->sessions, session, NOW, &part, place->p, NULL),
+                     APR_NOTFOUND);
     find(place, other, NOW);
 }
 
@@ -752,7 +751,7 @@ static void what_is_too_long_is_refused(void **state)
     assert_int_equal(place->probe.puts, 0);
 }
 
-/* ---- forms ------------------------------------------------------------------------------------------ */
+/* ---- forms --------------------------------------------------------------- */
 
 static void a_form_proves_its_session(void **state)
 {
@@ -775,19 +774,19 @@ static void a_form_proves_its_session(void **state)
     assert_false(abb_session_is_form_token(first, cookie, place->p));
     assert_false(abb_session_is_form_token(first, NULL, place->p));
     assert_false(abb_session_is_form_token(first, "", place->p));
-    assert_false(abb_session_is_form_token(first, apr_pstrcat(place->p, token, "A", NULL),
-                                           place->p));
+    assert_false(
+        abb_session_is_form_token(first, apr_pstrcat(place->p, token, "A", NULL), place->p));
     for (int i = 0; i < 43; ++i) {
         char *changed = apr_pstrdup(place->p, token);
 
-        assert_false(abb_session_is_form_token(first, apr_pstrmemdup(place->p, token, (apr_size_t)i),
-                                               place->p));
+        assert_false(abb_session_is_form_token(
+            first, apr_pstrmemdup(place->p, token, (apr_size_t)i), place->p));
         changed[i] = changed[i] == 'x' ? 'y' : 'x';
         assert_false(abb_session_is_form_token(first, changed, place->p));
     }
 }
 
-/* ---- attempts ------------------------------------------------------------------------------------------ */
+/* ---- attempts ------------------------------------------------------------ */
 
 static apr_status_t spend(place_t *place, const char *id, const char *path, apr_time_t now)
 {
@@ -847,11 +846,11 @@ static void attempts_and_sessions_are_apart(void **state)
     const char *path;
 
     memset(id, 5, sizeof(id));
-    assert_int_equal(abb_session_spend_attempt(&place->sessions, id, sizeof(id), "/", SECONDS(600),
-                                               NOW, NULL),
-                     APR_SUCCESS);
     assert_int_equal(
-        try_find(place, abb_text_base64url_encode(id, sizeof(id), place->p), NOW), APR_NOTFOUND);
+        abb_session_spend_attempt(&place->sessions, id, sizeof(id), "/", SECONDS(600), NOW, NULL),
+        APR_SUCCESS);
+    assert_int_equal(try_find(place, abb_text_base64url_encode(id, sizeof(id), place->p), NOW),
+                     APR_NOTFOUND);
     create(place, &session);
     assert_int_equal(abb_session_find_attempt(&place->sessions, session->id, sizeof(session->id),
                                               NOW, &path, place->p, NULL),

@@ -33,10 +33,10 @@
 
 #define NOW apr_time_from_sec(1800000000)
 #define SECONDS(n) apr_time_from_sec(n)
-#define HOURS(n) apr_time_from_sec((n) * 3600)
+#define HOURS(n) apr_time_from_sec((n)*3600)
 #define KIB 1024
 
-/* ---- engines ------------------------------------------------------------------------- */
+/* ---- engines ------------------------------------------------------------- */
 
 typedef struct {
     const char *name;
@@ -77,7 +77,7 @@ static void check_whole(const place_t *place, const abb_store_t *store)
     }
 }
 
-/* ---- records that describe themselves -------------------------------------------------- */
+/* ---- records that describe themselves ------------------------------------ */
 
 static apr_uint64_t mix(apr_uint64_t x)
 {
@@ -136,7 +136,7 @@ static abb_store_record_t make_record(apr_size_t open_size, apr_size_t sealed_si
     return record;
 }
 
-/* ---- steps of a test ----------------------------------------------------------------------- */
+/* ---- steps of a test ----------------------------------------------------- */
 
 static apr_status_t put_at(const abb_store_t *store, apr_uint64_t number,
                            const abb_store_record_t *record, apr_time_t now)
@@ -227,7 +227,7 @@ static abb_store_figures_t figures_of(const abb_store_t *store)
     return figures;
 }
 
-/* ---- the contract: one record ----------------------------------------------------------------- */
+/* ---- the contract: one record -------------------------------------------- */
 
 static void what_was_never_put_is_absent(place_t *place)
 {
@@ -327,7 +327,7 @@ static void a_dropped_record_is_gone_and_can_be_put_again(place_t *place)
     check_content(&got, 100, 100, 1);
 }
 
-/* ---- the contract: replacing --------------------------------------------------------------------- */
+/* ---- the contract: replacing --------------------------------------------- */
 
 static void a_record_is_replaced_by_generation(place_t *place)
 {
@@ -336,9 +336,8 @@ static void a_record_is_replaced_by_generation(place_t *place)
 
     assert_int_equal(put_small(place, 1), APR_SUCCESS);
     for (apr_uint64_t i = 0; i < 100; ++i) {
-        abb_store_record_t record =
-            make_record((apr_size_t)(mix(i) % 3000), (apr_size_t)(mix(i + 1000) % 9000), i,
-                        place->p);
+        abb_store_record_t record = make_record((apr_size_t)(mix(i) % 3000),
+                                                (apr_size_t)(mix(i + 1000) % 9000), i, place->p);
 
         assert_int_equal(get_at(place, 1, NOW, &got), APR_SUCCESS);
         generation = got.generation;
@@ -400,7 +399,7 @@ static void what_has_expired_is_not_replaced(place_t *place)
     assert_int_equal(status_at(place, 1, NOW + SECONDS(10)), APR_NOTFOUND);
 }
 
-/* ---- the contract: times ---------------------------------------------------------------------------- */
+/* ---- the contract: times ------------------------------------------------- */
 
 static void a_record_ends_at_its_time(place_t *place)
 {
@@ -469,7 +468,7 @@ static void an_expired_record_can_be_dropped_or_put_over(place_t *place)
     assert_int_equal(figures_of(place->store).records, 0);
 }
 
-/* ---- the contract: leases ------------------------------------------------------------------------------ */
+/* ---- the contract: leases ------------------------------------------------ */
 
 static void only_one_holds_the_lease(place_t *place)
 {
@@ -481,8 +480,7 @@ static void only_one_holds_the_lease(place_t *place)
     assert_int_equal(lease_at(place, 1, SECONDS(30), NOW, &first), APR_SUCCESS);
     assert_true(first != 0);
     assert_int_equal(lease_at(place, 1, SECONDS(30), NOW, &second), ABB_ECHANGED);
-    assert_int_equal(lease_at(place, 1, SECONDS(30), NOW + SECONDS(30) - 1, &second),
-                     ABB_ECHANGED);
+    assert_int_equal(lease_at(place, 1, SECONDS(30), NOW + SECONDS(30) - 1, &second), ABB_ECHANGED);
     /* Another record has another lease. */
     assert_int_equal(lease_at(place, 2, SECONDS(30), NOW, &second), APR_SUCCESS);
     assert_true(second != first);
@@ -615,7 +613,7 @@ static void new_records_know_nothing_of_old_ones(place_t *place)
     }
 }
 
-/* ---- the contract: sizes --------------------------------------------------------------------------------- */
+/* ---- the contract: sizes ------------------------------------------------- */
 
 static void check_size(place_t *place, apr_size_t open_size, apr_size_t sealed_size)
 {
@@ -737,7 +735,7 @@ static void what_is_too_large_is_refused(place_t *place)
     check_whole(place, place->store);
 }
 
-/* ---- the contract: a full store ---------------------------------------------------------------------------- */
+/* ---- the contract: a full store ------------------------------------------ */
 
 static void a_full_store_refuses_nothing(place_t *place)
 {
@@ -975,7 +973,7 @@ static void a_replacement_in_a_full_store_succeeds(place_t *place)
     assert_int_equal(status_at(place, 2, NOW + SECONDS(1)), APR_NOTFOUND);
 }
 
-/* ---- the contract: keys and figures --------------------------------------------------------------------- */
+/* ---- the contract: keys and figures -------------------------------------- */
 
 /* Keys that are alike in all bytes but one, and many to a chain. */
 static void keys_alike_are_told_apart(place_t *place)
@@ -1068,7 +1066,7 @@ static void figures_follow_what_happens(place_t *place)
     assert_int_equal(figures.evictions, 0);
 }
 
-/* ---- the contract: against a model ------------------------------------------------------------------------ */
+/* ---- the contract: against a model --------------------------------------- */
 
 enum { MODEL_KEYS = 40 };
 
@@ -1153,9 +1151,9 @@ static void step_lease(place_t *place, model_t *model, apr_uint64_t number, apr_
     apr_uint64_t holder;
     apr_status_t status = lease_at(place, number, SECONDS(20), now, &holder);
 
-    assert_int_equal(status, !is_living(model, now)                           ? APR_NOTFOUND
+    assert_int_equal(status, !is_living(model, now)                       ? APR_NOTFOUND
                              : model->holder && now < model->leased_until ? ABB_ECHANGED
-                                                                              : APR_SUCCESS);
+                                                                          : APR_SUCCESS);
     if (status == APR_SUCCESS) {
         model->holder = holder;
         model->leased_until = now + SECONDS(20);
@@ -1167,8 +1165,8 @@ static void step(place_t *place, model_t *models, apr_uint64_t random, apr_time_
     apr_uint64_t number = random % MODEL_KEYS;
     model_t *model = &models[number];
     apr_uint64_t salt = mix(random);
-    abb_store_record_t record = make_record((apr_size_t)(salt % 700),
-                                            (apr_size_t)(salt / 700 % 3000), salt, place->p);
+    abb_store_record_t record =
+        make_record((apr_size_t)(salt % 700), (apr_size_t)(salt / 700 % 3000), salt, place->p);
 
     record.expires_at = now + SECONDS(salt % 300);
     record.idle = salt % 3 ? SECONDS(1 + salt % 100) : 0;
@@ -1229,7 +1227,7 @@ static void the_store_does_what_its_model_does(place_t *place)
     check_whole(place, place->store);
 }
 
-/* ---- the segment ----------------------------------------------------------------------------------------------- */
+/* ---- the segment --------------------------------------------------------- */
 
 typedef struct {
     void *segment;
@@ -1264,8 +1262,8 @@ static void segments_have_limits(void **state)
     for (apr_size_t size = ABB_STORE_SHM_MIN; size < ABB_STORE_SHM_MIN + 600; ++size) {
         assert_int_equal(abb_store_shm_format(made.segment, size, size), APR_SUCCESS);
         assert_true(abb_store_shm_is_formatted(made.segment, size));
-        assert_int_equal(
-            abb_store_shm_open(&made.store, made.segment, size, made.lock, *state), APR_SUCCESS);
+        assert_int_equal(abb_store_shm_open(&made.store, made.segment, size, made.lock, *state),
+                         APR_SUCCESS);
         shared_check(made.store);
     }
 }
@@ -1276,8 +1274,8 @@ static void only_a_formatted_segment_opens(void **state)
     unsigned char *bytes = made.segment;
 
     assert_false(abb_store_shm_is_formatted(made.segment, made.size));
-    assert_int_equal(
-        abb_store_shm_open(&made.store, made.segment, made.size, made.lock, *state), APR_EINVAL);
+    assert_int_equal(abb_store_shm_open(&made.store, made.segment, made.size, made.lock, *state),
+                     APR_EINVAL);
     assert_int_equal(abb_store_shm_format(made.segment, made.size, 1), APR_SUCCESS);
     assert_true(abb_store_shm_is_formatted(made.segment, made.size));
     assert_false(abb_store_shm_is_formatted(made.segment, made.size - 1));
@@ -1354,8 +1352,8 @@ static void a_repair_keeps_all_records(void **state)
     apr_int64_t used;
 
     for (apr_uint64_t i = 0; i < 200; ++i) {
-        abb_store_record_t record = make_record((apr_size_t)(i * 10), (apr_size_t)(i * 7), i,
-                                                *state);
+        abb_store_record_t record =
+            make_record((apr_size_t)(i * 10), (apr_size_t)(i * 7), i, *state);
 
         record.idle = HOURS(1);
         assert_int_equal(put_at(place.store, i, &record, NOW + (apr_time_t)i), APR_SUCCESS);
@@ -1384,7 +1382,7 @@ static void a_repair_keeps_all_records(void **state)
     }
 }
 
-/* ---- many at once --------------------------------------------------------------------------------------------- */
+/* ---- many at once -------------------------------------------------------- */
 
 enum { CROWD_KEYS = 60 };
 
@@ -1510,8 +1508,7 @@ static apr_status_t worker_get(worker_t *worker, apr_uint64_t number, abb_store_
                                abb_store_record_t *record)
 {
     abb_store_key_t key = make_key(number);
-    apr_status_t status =
-        abb_store_get(worker->store, &key, parts, NOW, record, worker->p, NULL);
+    apr_status_t status = abb_store_get(worker->store, &key, parts, NOW, record, worker->p, NULL);
 
     if (status != APR_SUCCESS && status != APR_NOTFOUND) {
         note_fault(worker->board, "get", number, status);
@@ -1574,8 +1571,8 @@ static void work(worker_t *worker)
             worker_write(worker, number, choice >> 32);
         }
         else {
-            worker_get(worker, number,
-                       choice % 8 < 4 ? ABB_STORE_OPEN_PART : ABB_STORE_BOTH_PARTS, &record);
+            worker_get(worker, number, choice % 8 < 4 ? ABB_STORE_OPEN_PART : ABB_STORE_BOTH_PARTS,
+                       &record);
         }
         note_time(worker->board, start);
         apr_pool_clear(worker->p);
@@ -1670,7 +1667,7 @@ static void processes_read_whole_records(void **state)
     assert_int_equal(figures_of(store).recoveries, 0);
 }
 
-/* ---- death ------------------------------------------------------------------------------------------------------- */
+/* ---- death --------------------------------------------------------------- */
 
 static pid_t start_survivor(const abb_store_t *store, board_t *board, apr_uint64_t random)
 {
@@ -1710,8 +1707,7 @@ static pid_t start_victim(const abb_store_t *store, board_t *board, apr_uint64_t
 
 static void wait_for_start(board_t *board, int started)
 {
-    for (int i = 0; i < 2000 && __atomic_load_n(&board->started, __ATOMIC_SEQ_CST) < started;
-         ++i) {
+    for (int i = 0; i < 2000 && __atomic_load_n(&board->started, __ATOMIC_SEQ_CST) < started; ++i) {
         apr_sleep(1000);
     }
     assert_true(__atomic_load_n(&board->started, __ATOMIC_SEQ_CST) >= started);
@@ -1747,10 +1743,10 @@ static apr_interval_time_t longest_in_peace(apr_pool_t *p)
 
 static void writers_may_die_at_any_moment(void **state)
 {
-    apr_interval_time_t peace = longest_in_peace(*state);
+    apr_interval_time_t peace;
     const abb_store_t *store = shared_store(ABB_STORE_SHM_MIN, *state);
     board_t *board = create_board(*state);
-    apr_time_t until = apr_time_now() + SECONDS(4);
+    apr_time_t until;
     pid_t survivors[SURVIVORS];
     pid_t victims[VICTIMS];
     apr_uint64_t random = 4711;
@@ -1759,6 +1755,8 @@ static void writers_may_die_at_any_moment(void **state)
     if (ONE_PROCESS_ONLY) {
         skip();
     }
+    peace = longest_in_peace(*state);
+    until = apr_time_now() + SECONDS(4);
     for (int i = 0; i < SURVIVORS; ++i) {
         survivors[i] = start_survivor(store, board, (apr_uint64_t)i + 50);
     }
@@ -1797,7 +1795,7 @@ static void writers_may_die_at_any_moment(void **state)
     assert_true(board->longest < SECONDS(1) + 5 * peace);
 }
 
-/* ---- death at each instruction ------------------------------------------------------------------------------------ */
+/* ---- death at each instruction ------------------------------------------- */
 
 /*
  * A child does one operation, instruction by instruction. After each that changed
@@ -2067,6 +2065,7 @@ static int walk(place_t *place, const death_t *death, const segment_t *live, con
 {
     pid_t child = start_traced(place, death);
     apr_time_t patience = apr_time_now() + WALK_PATIENCE;
+    int repairs = 0;
     int states = 0;
     int steps = 0;
 
@@ -2087,6 +2086,7 @@ static int walk(place_t *place, const death_t *death, const segment_t *live, con
         apr_pool_create(&survivor.p, place->p);
         fault = judge_death(&survivor, death);
         apr_pool_destroy(survivor.p);
+        repairs += figures_of(copy->store).recoveries > figures_of(live->store).recoveries;
         ++states;
         if (fault) {
             end_child(child);
@@ -2094,6 +2094,7 @@ static int walk(place_t *place, const death_t *death, const segment_t *live, con
         }
     } while (apr_time_now() < patience + WALK_REST && step_child(&child));
     end_child(child);
+    assert_true(repairs > 0);
     return states;
 }
 
@@ -2141,9 +2142,12 @@ static void a_writer_may_die_at_each_instruction(void **state)
     }
 }
 
-/* ---- all of them ------------------------------------------------------------------------------------------------- */
+/* ---- all of them --------------------------------------------------------- */
 
-#define CONTRACT(function) {#function, function}
+#define CONTRACT(function)  \
+    {                       \
+#function, function \
+    }
 
 static const contract_t contracts[] = {
     CONTRACT(what_was_never_put_is_absent),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import socket
 import subprocess
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ MPMS = ("event", "worker", "prefork")
 MODULES = """authn_core authz_core authz_host authz_user alias mime dir env setenvif headers expires rewrite
     include proxy proxy_http proxy_connect cache cache_socache socache_shmcb ssl info""".split()
 _numbers = itertools.count(1)
+_ports_given: set[int] = set()
 
 
 # -- where things are
@@ -54,10 +56,19 @@ def module_under_test() -> Path:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below the range from which clients' connections take theirs, so that none takes it
+    before httpd does; by chance, so that runs side by side seldom meet."""
+    while True:
+        port = random.randint(10_240, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in _ports_given:
+            _ports_given.add(port)
+            return port
 
 
 # -- places and virtual hosts
