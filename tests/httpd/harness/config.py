@@ -15,6 +15,7 @@ from typing import Sequence
 MPMS = ("event", "worker", "prefork")
 MODULES = """authn_core authz_core authz_host authz_user alias mime dir env setenvif headers expires rewrite
     include proxy proxy_http proxy_connect cache cache_socache socache_shmcb ssl info""".split()
+THREADS_PER_CHILD = 25
 _numbers = itertools.count(1)
 _ports_given: set[int] = set()
 
@@ -133,8 +134,8 @@ class VirtualHost:
 def _mpm_settings(mpm: str) -> str:
     if mpm == "prefork":
         return "StartServers 4\nMinSpareServers 2\nMaxSpareServers 20\nServerLimit 40\nMaxRequestWorkers 40"
-    return ("StartServers 2\nMinSpareThreads 25\nMaxSpareThreads 75\nThreadsPerChild 25\nServerLimit 4\n"
-            "MaxRequestWorkers 100")
+    return (f"StartServers 2\nMinSpareThreads 25\nMaxSpareThreads 75\nThreadsPerChild {THREADS_PER_CHILD}\nServerLimit 4\n"
+            f"MaxRequestWorkers {4 * THREADS_PER_CHILD}")
 
 
 def _load_modules(names: Sequence[str]) -> str:

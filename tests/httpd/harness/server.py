@@ -140,6 +140,18 @@ class Server:
             if time.monotonic() > deadline:
                 raise RuntimeError("httpd did not start in time:\n" + self.tail())
             time.sleep(0.02)
+        self._await_threads()
+
+    def _await_threads(self) -> None:
+        """Children that are told to stop in their first milliseconds may crash, by a fault
+        of mpm_event's own. So let all be complete; old ones of a graceful, and the daemon of
+        mod_cgid, never are, hence the limit."""
+        deadline = time.monotonic() + (0 if self.mpm == "prefork" else 1)
+        while time.monotonic() < deadline:
+            incomplete = [pid for pid in self.children() if _threads(pid) < config.THREADS_PER_CHILD]
+            if len(incomplete) <= 1:
+                return
+            time.sleep(0.02)
 
     def _accepts(self) -> bool:
         try:
@@ -206,6 +218,13 @@ class Server:
     def remove(self) -> None:
         if not os.environ.get("ABB_KEEP_LOGS"):
             shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _threads(pid: int) -> int:
+    try:
+        return len(os.listdir(f"/proc/{pid}/task"))
+    except OSError:
+        return 0
 
 
 def _all_processes() -> list[tuple[int, int, int]]:
