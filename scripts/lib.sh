@@ -72,16 +72,18 @@ generate_configure() {
   { [ -f "$top/configure" ] && [ -f "$top/Makefile.in" ]; } || (cd "$top" && autoreconf -fi)
 }
 
-# A directory keeps its configuration until it is asked for with other arguments.
+# A directory keeps its configuration while the arguments and the rules for building are the same:
+# make would not compile again for other flags.
 configure_in() {
-  local dir=$1
+  local dir=$1 wanted
   shift
-  if [ -f "$dir/Makefile" ] && [ "$(cat "$dir/configured-with" 2>/dev/null)" = "$*" ]; then
+  wanted="$* $(cat "$top/configure.ac" "$top/Makefile.am" | cksum)"
+  if [ -f "$dir/Makefile" ] && [ "$(cat "$dir/configured-with" 2>/dev/null)" = "$wanted" ]; then
     return 0
   fi
   rm -rf "$dir" && mkdir -p "$dir" &&
     (cd "$dir" && "$top/configure" --quiet "$@") &&
-    printf '%s\n' "$*" >"$dir/configured-with"
+    printf '%s\n' "$wanted" >"$dir/configured-with"
 }
 
 # Build the module in the directory $1, a place below build/, with configure's arguments after it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import tags
-from harness.config import VirtualHost, place
+from harness.config import VirtualHost
 from harness.simulator import account, uuid_of
 
 
