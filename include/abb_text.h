@@ -82,6 +82,9 @@ char *abb_text_json(const char *utf8, apr_pool_t *p);
 /* Whether bytes are well-formed UTF-8 without NUL (RFC 3629). */
 int abb_text_is_utf8(const char *bytes, apr_size_t size);
 
+/* A copy with ASCII letters in lower case; other bytes stay. Lifetime: p. */
+char *abb_text_lower(const char *text, apr_pool_t *p);
+
 /*
  * Text from outside made fit for a log line: at most `max` bytes, everything
  * but printable ASCII replaced by '?'. Lifetime: p.

@@ -5,6 +5,8 @@
 #include <apr_strings.h>
 #include <string.h>
 
+#include "abb_text.h"
+
 /* Longest name of a workspace or an account. */
 #define NAME_MAX_LENGTH 128
 
@@ -40,16 +42,6 @@ static int is_name(const char *text)
     return text[strspn(text, ".")] != '\0';
 }
 
-static const char *lower_copy(const char *text, apr_pool_t *p)
-{
-    char *copy = apr_pstrdup(p, text);
-
-    for (char *c = copy; *c; ++c) {
-        *c = apr_tolower(*c);
-    }
-    return copy;
-}
-
 /* ---- bitbucket-workspace ------------------------------------------------- */
 
 static const char *parse_workspace(const char *word, abb_authz_workspace_t *rule, apr_pool_t *p)
@@ -65,7 +57,7 @@ static const char *parse_workspace(const char *word, abb_authz_workspace_t *rule
                             "'.') or its {uuid}, with an optional role as in acme:owner",
                             word);
     }
-    rule->asked = uuid ? uuid : lower_copy(name, p);
+    rule->asked = uuid ? uuid : abb_text_lower(name, p);
     rule->role = colon ? abb_account_parse_role(colon + 1) : ABB_ROLE_MEMBER;
     if (rule->role == ABB_ROLE_NONE) {
         return apr_psprintf(p,

@@ -6,6 +6,8 @@
 #include <jansson.h>
 #include <string.h>
 
+#include "abb_text.h"
+
 #define EXPIRES_IN_DEFAULT 3600
 #define EXPIRES_IN_MAX (30 * 86400)
 #define EMAIL_MAX 254
@@ -320,16 +322,6 @@ apr_status_t abb_reply_emails(const char *body, apr_size_t size, abb_reply_email
 
 /* ---- memberships --------------------------------------------------------- */
 
-static const char *lower_copy(const char *text, apr_pool_t *p)
-{
-    char *copy = apr_pstrdup(p, text);
-
-    for (char *c = copy; *c; ++c) {
-        *c = apr_tolower(*c);
-    }
-    return copy;
-}
-
 /* The membership must be of this user; the answer may leave the user out. */
 static int is_of_user(const json_t *membership, const char *user_uuid, apr_pool_t *p)
 {
@@ -358,7 +350,7 @@ static int take_workspace(const json_t *membership, abb_grant_t *grant, apr_pool
         !slug || !uuid) {
         return 0;
     }
-    grant->slug = lower_copy(slug, p);
+    grant->slug = abb_text_lower(slug, p);
     grant->uuid = abb_account_parse_uuid(uuid, p);
     return grant->uuid &&
            (strcmp(grant->slug, grant->asked) == 0 || strcmp(grant->uuid, grant->asked) == 0);

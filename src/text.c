@@ -432,6 +432,16 @@ char *abb_text_json(const char *utf8, apr_pool_t *p)
     return json;
 }
 
+char *abb_text_lower(const char *text, apr_pool_t *p)
+{
+    char *copy = apr_pstrdup(p, text);
+
+    for (char *c = copy; *c; ++c) {
+        *c = apr_tolower(*c);
+    }
+    return copy;
+}
+
 char *abb_text_loggable(const char *text, apr_size_t max, apr_pool_t *p)
 {
     char *loggable = apr_pstrmemdup(p, text, strnlen(text, max));

@@ -915,6 +915,13 @@ static void other_texts_are_no_duration(void **state)
     }
 }
 
+static void lower_case_touches_ascii_letters_only(void **state)
+{
+    assert_string_equal(abb_text_lower("AcMe-42_Z.[`{", *state), "acme-42_z.[`{");
+    assert_string_equal(abb_text_lower("\xc3\x84\xc3\xa4", *state), "\xc3\x84\xc3\xa4");
+    assert_string_equal(abb_text_lower("", *state), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -957,6 +964,7 @@ int main(void)
         UNIT_TEST(each_ascii_character_is_fit_for_json),
         UNIT_TEST(long_texts_are_escaped_to_their_end),
         UNIT_TEST(text_is_made_fit_for_a_log),
+        UNIT_TEST(lower_case_touches_ascii_letters_only),
         UNIT_TEST(durations_are_read),
         UNIT_TEST(other_texts_are_no_duration),
     };
