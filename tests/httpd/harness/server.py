@@ -192,6 +192,7 @@ class Server:
         if not self._process:
             return
         if self._process.poll() is None:
+            self._await_closed_connections()
             self._process.terminate()
             try:
                 self._process.wait(STOP_SECONDS)
@@ -205,6 +206,16 @@ class Server:
                 raise RuntimeError("processes of httpd stayed behind")
             time.sleep(0.02)
         self._process = None
+
+    def _await_closed_connections(self) -> None:
+        """A child told to stop looks through the sockets of its workers; when a worker of
+        mpm_event is just then freeing the connection its client has closed, the child
+        crashes: seen in cores at join_workers, in 3 of 100 stops under load."""
+        ports = {f"{host.port:04X}" for host in self.hosts}
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline and _left_by_their_clients(ports):
+            time.sleep(0.005)
+        time.sleep(0.02)
 
     def kill(self) -> None:
         if self._process:
@@ -225,6 +236,16 @@ def _threads(pid: int) -> int:
         return len(os.listdir(f"/proc/{pid}/task"))
     except OSError:
         return 0
+
+
+def _left_by_their_clients(ports: set[str]) -> bool:
+    """Whether a connection at one of these ports (hexadecimal) waits to be closed by httpd."""
+    close_wait = "08"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == close_wait and fields[1].rpartition(":")[2] in ports:
+            return True
+    return False
 
 
 def _all_processes() -> list[tuple[int, int, int]]:
