@@ -37,6 +37,12 @@ typedef struct abb_site_t {
     abb_crypto_keyring_t keyring;
 } abb_site_t;
 
+/* What AuthBitbucketSessionCache asks for. */
+typedef struct abb_cache_settings_t {
+    /* Of this machine's own table, in bytes. */
+    apr_size_t size;
+} abb_cache_settings_t;
+
 /* What the directives of one directory come to. */
 typedef struct abb_place_t {
     /* Attribute for REMOTE_USER. */
@@ -62,8 +68,8 @@ void abb_config_add_workspace(server_rec *s, const char *workspace);
  */
 int abb_config_settle(apr_pool_t *p, apr_pool_t *temporary, server_rec *servers);
 
-/* The size AuthBitbucketSessionCache asks for, in bytes. */
-apr_size_t abb_config_store_size(server_rec *main_server);
+/* Where sessions are kept. Lifetime: one generation of the configuration. */
+abb_cache_settings_t abb_config_cache(server_rec *main_server);
 
 /* A server's site, or NULL when no directive of ours reaches it. */
 abb_site_t *abb_config_site(server_rec *s);

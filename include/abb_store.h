@@ -78,6 +78,7 @@ typedef struct abb_store_methods_t {
                          apr_time_t now, abb_error_t *err);
     apr_status_t (*drop)(void *engine, const abb_store_key_t *key, abb_error_t *err);
     void (*figures)(void *engine, abb_store_figures_t *figures);
+    apr_int64_t (*take_evictions)(void *engine, apr_time_t now);
 } abb_store_methods_t;
 
 struct abb_store_t {
@@ -147,5 +148,15 @@ apr_status_t abb_store_drop(const abb_store_t *store, const abb_store_key_t *key
 
 /* Read the figures; they need not be of one instant. */
 void abb_store_figures(const abb_store_t *store, abb_store_figures_t *figures);
+
+/* At most how often abb_store_take_evictions has something to tell. */
+#define ABB_STORE_EVICTIONS_INTERVAL apr_time_from_sec(60)
+
+/*
+ * How many living records have gone for lack of room since somebody last asked;
+ * of all processes one gets the number, at most once in
+ * ABB_STORE_EVICTIONS_INTERVAL, the others 0. For the warning in the log.
+ */
+apr_int64_t abb_store_take_evictions(const abb_store_t *store, apr_time_t now);
 
 #endif

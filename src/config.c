@@ -25,7 +25,7 @@ void *abb_config_create_server(apr_pool_t *p, server_rec *s)
 
     conf->connect_timeout = conf->total_timeout = UNSET;
     conf->idle_timeout = conf->absolute_timeout = UNSET;
-    conf->store_size = UNSET;
+    conf->cache.size = ABB_CONFIG_STORE_SIZE;
     conf->workspaces = apr_array_make(p, 4, sizeof(const char *));
     return conf;
 }
@@ -88,11 +88,9 @@ abb_place_t abb_config_place(request_rec *r)
     return place;
 }
 
-apr_size_t abb_config_store_size(server_rec *main_server)
+abb_cache_settings_t abb_config_cache(server_rec *main_server)
 {
-    apr_int64_t size = abb_config_of(main_server)->store_size;
-
-    return size == UNSET ? ABB_CONFIG_STORE_SIZE : (apr_size_t)size;
+    return abb_config_of(main_server)->cache;
 }
 
 /* ---- helpers of the setters ---------------------------------------------- */
@@ -453,7 +451,7 @@ static const char *set_session_cache(cmd_parms *cmd, void *directory, const char
                      "is no session cache: write shm or shm(SIZE), SIZE a number with K, M or G, "
                      "from 256K to 256G");
     }
-    configure(cmd)->store_size = size;
+    configure(cmd)->cache.size = (apr_size_t)size;
     return NULL;
 }
 

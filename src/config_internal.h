@@ -34,7 +34,8 @@ typedef struct server_config_t {
     apr_interval_time_t absolute_timeout;
     /* Specifications of secrets, const char *. */
     const apr_array_header_t *session_keys;
-    apr_int64_t store_size;
+    /* Of the main server only. */
+    abb_cache_settings_t cache;
     /* Workspaces of Require lines read in this server, const char *; not inherited. */
     apr_array_header_t *workspaces;
     /* Set by abb_config_settle. */

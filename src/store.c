@@ -55,3 +55,8 @@ void abb_store_figures(const abb_store_t *store, abb_store_figures_t *figures)
 {
     store->methods->figures(store->engine, figures);
 }
+
+apr_int64_t abb_store_take_evictions(const abb_store_t *store, apr_time_t now)
+{
+    return store->methods->take_evictions(store->engine, now);
+}

@@ -615,15 +615,33 @@ static void shm_figures(void *self, abb_store_figures_t *figures)
     figures->recoveries = (apr_int64_t)LOAD(header->recoveries);
 }
 
+static apr_int64_t shm_take_evictions(void *self, apr_time_t now)
+{
+    header_t *header = ((abb_segment_t *)self)->header;
+    apr_int64_t before = LOAD(header->evictions_told_at);
+    apr_uint64_t evictions = LOAD(header->evictions);
+    apr_int64_t new_ones = (apr_int64_t)(evictions - LOAD(header->evictions_told));
+
+    /* A clock that was set back must not keep the warning away. */
+    if (new_ones <= 0 || (now >= before && now - before < ABB_STORE_EVICTIONS_INTERVAL) ||
+        !__atomic_compare_exchange_n(&header->evictions_told_at, &before, now, 0, __ATOMIC_SEQ_CST,
+                                     __ATOMIC_SEQ_CST)) {
+        return 0;
+    }
+    SET(header->evictions_told, evictions);
+    return new_ones;
+}
+
 /* ---- opening ------------------------------------------------------------- */
 
 static const abb_store_methods_t methods = {
     shm_get,     shm_put,  shm_replace, shm_touch,   shm_lease,
-    shm_release, shm_fail, shm_drop,    shm_figures,
+    shm_release, shm_fail, shm_drop,    shm_figures, shm_take_evictions,
 };
 
 apr_status_t abb_store_shm_open(const abb_store_t **store, void *segment, apr_size_t size,
-                                apr_global_mutex_t *lock, apr_pool_t *p)
+                                apr_global_mutex_t *lock, const abb_store_shm_proof_key_t *key,
+                                apr_pool_t *p)
 {
     abb_segment_t *engine;
 
@@ -633,6 +651,7 @@ apr_status_t abb_store_shm_open(const abb_store_t **store, void *segment, apr_si
     engine = apr_pcalloc(p, sizeof(*engine));
     abb_segment_attach(engine, segment);
     engine->lock = lock;
+    engine->proof_key = *key;
     engine->store.methods = &methods;
     engine->store.engine = engine;
     *store = &engine->store;

@@ -95,6 +95,9 @@ typedef struct {
     apr_uint64_t hits;
     apr_uint64_t misses;
     apr_uint64_t evictions;
+    /* How many of them somebody was told of, and when. */
+    apr_uint64_t evictions_told;
+    apr_int64_t evictions_told_at;
     apr_uint64_t expired;
     apr_uint64_t recoveries;
     apr_uint32_t sequences[SEQUENCES];
@@ -106,6 +109,7 @@ typedef struct {
     apr_uint32_t *buckets;
     char *blocks;
     apr_global_mutex_t *lock;
+    abb_store_shm_proof_key_t proof_key;
 } abb_segment_t;
 
 /* What both sides of the lock-free path use: relaxed and atomic, ordered by the counts. */

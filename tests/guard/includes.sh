@@ -12,7 +12,7 @@ floor_of() {
     record | ticket | store | http | reply | page | secret) echo 2 ;;
     session | bitbucket | authz | request) echo 3 ;;
     login | recheck | config | refusal) echo 4 ;;
-    visit) echo 5 ;;
+    visit | memory) echo 5 ;;
     authn | endpoints) echo 6 ;;
     mod_auth_bitbucket) echo 7 ;;
     *) echo unknown ;;

@@ -14,6 +14,8 @@
 
 #define SHARED_SEED 0x0123456789abcdefULL
 
+static const abb_store_shm_proof_key_t proof_key = {"proof of a test"};
+
 /* An empty store in a segment of this size. Lifetime: p. */
 static inline const abb_store_t *shared_store(apr_size_t size, apr_pool_t *p)
 {
@@ -26,7 +28,7 @@ static inline const abb_store_t *shared_store(apr_size_t size, apr_pool_t *p)
     segment = apr_shm_baseaddr_get(shm);
     assert_int_equal(apr_global_mutex_create(&lock, NULL, APR_LOCK_PROC_PTHREAD, p), APR_SUCCESS);
     assert_int_equal(abb_store_shm_format(segment, size, SHARED_SEED), APR_SUCCESS);
-    assert_int_equal(abb_store_shm_open(&store, segment, size, lock, p), APR_SUCCESS);
+    assert_int_equal(abb_store_shm_open(&store, segment, size, lock, &proof_key, p), APR_SUCCESS);
     assert_non_null(store);
     return store;
 }

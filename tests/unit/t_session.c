@@ -119,9 +119,14 @@ static void probe_figures(void *engine, abb_store_figures_t *figures)
     abb_store_figures(((probe_t *)engine)->inner, figures);
 }
 
-static const abb_store_methods_t probe_methods = {probe_get,   probe_put,   probe_replace,
-                                                  probe_touch, probe_lease, probe_release,
-                                                  probe_fail,  probe_drop,  probe_figures};
+static apr_int64_t probe_take_evictions(void *engine, apr_time_t now)
+{
+    return abb_store_take_evictions(((probe_t *)engine)->inner, now);
+}
+
+static const abb_store_methods_t probe_methods = {
+    probe_get,     probe_put,  probe_replace, probe_touch,   probe_lease,
+    probe_release, probe_fail, probe_drop,    probe_figures, probe_take_evictions};
 
 /* ---- a site -------------------------------------------------------------- */
 

@@ -1262,8 +1262,9 @@ static void segments_have_limits(void **state)
     for (apr_size_t size = ABB_STORE_SHM_MIN; size < ABB_STORE_SHM_MIN + 600; ++size) {
         assert_int_equal(abb_store_shm_format(made.segment, size, size), APR_SUCCESS);
         assert_true(abb_store_shm_is_formatted(made.segment, size));
-        assert_int_equal(abb_store_shm_open(&made.store, made.segment, size, made.lock, *state),
-                         APR_SUCCESS);
+        assert_int_equal(
+            abb_store_shm_open(&made.store, made.segment, size, made.lock, &proof_key, *state),
+            APR_SUCCESS);
         shared_check(made.store);
     }
 }
@@ -1274,8 +1275,9 @@ static void only_a_formatted_segment_opens(void **state)
     unsigned char *bytes = made.segment;
 
     assert_false(abb_store_shm_is_formatted(made.segment, made.size));
-    assert_int_equal(abb_store_shm_open(&made.store, made.segment, made.size, made.lock, *state),
-                     APR_EINVAL);
+    assert_int_equal(
+        abb_store_shm_open(&made.store, made.segment, made.size, made.lock, &proof_key, *state),
+        APR_EINVAL);
     assert_int_equal(abb_store_shm_format(made.segment, made.size, 1), APR_SUCCESS);
     assert_true(abb_store_shm_is_formatted(made.segment, made.size));
     assert_false(abb_store_shm_is_formatted(made.segment, made.size - 1));
@@ -1300,12 +1302,14 @@ static void records_outlive_a_handle(void **state)
 
     assert_int_equal(abb_store_shm_format(made.segment, made.size, 9), APR_SUCCESS);
     apr_pool_create(&p, *state);
-    assert_int_equal(abb_store_shm_open(&place.store, made.segment, made.size, made.lock, p),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_store_shm_open(&place.store, made.segment, made.size, made.lock, &proof_key, p),
+        APR_SUCCESS);
     assert_int_equal(put_small(&place, 1), APR_SUCCESS);
     apr_pool_destroy(p);
-    assert_int_equal(abb_store_shm_open(&place.store, made.segment, made.size, made.lock, *state),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_store_shm_open(&place.store, made.segment, made.size, made.lock, &proof_key, *state),
+        APR_SUCCESS);
     assert_int_equal(get_at(&place, 1, NOW, &got), APR_SUCCESS);
     check_content(&got, 100, 100, 1);
     shared_check(place.store);
@@ -1326,8 +1330,10 @@ static void addresses_do_not_matter(void **state)
     two = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     assert_true(one != MAP_FAILED && two != MAP_FAILED && one != two);
     assert_int_equal(abb_store_shm_format(one, size, 9), APR_SUCCESS);
-    assert_int_equal(abb_store_shm_open(&first.store, one, size, made.lock, *state), APR_SUCCESS);
-    assert_int_equal(abb_store_shm_open(&second.store, two, size, made.lock, *state), APR_SUCCESS);
+    assert_int_equal(abb_store_shm_open(&first.store, one, size, made.lock, &proof_key, *state),
+                     APR_SUCCESS);
+    assert_int_equal(abb_store_shm_open(&second.store, two, size, made.lock, &proof_key, *state),
+                     APR_SUCCESS);
     for (apr_uint64_t i = 0; i < 2000; ++i) {
         place_t *writer = i % 2 ? &first : &second;
         place_t *reader = i % 3 ? &first : &second;
@@ -2109,10 +2115,12 @@ static void check_death(const death_t *death, apr_pool_t *p)
     new_subject = make_record(100, LARGE_SIZE, 22, p);
     assert_int_equal(abb_store_shm_format(live.segment, live.size, 1), APR_SUCCESS);
     assert_int_equal(abb_store_shm_format(copy.segment, copy.size, 1), APR_SUCCESS);
-    assert_int_equal(abb_store_shm_open(&live.store, live.segment, live.size, live.lock, p),
-                     APR_SUCCESS);
-    assert_int_equal(abb_store_shm_open(&copy.store, copy.segment, copy.size, copy.lock, p),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_store_shm_open(&live.store, live.segment, live.size, live.lock, &proof_key, p),
+        APR_SUCCESS);
+    assert_int_equal(
+        abb_store_shm_open(&copy.store, copy.segment, copy.size, copy.lock, &proof_key, p),
+        APR_SUCCESS);
     place.store = live.store;
     for (apr_uint64_t i = 0; i < BYSTANDERS; ++i) {
         abb_store_record_t record = make_record(100, 400, i, p);

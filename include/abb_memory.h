@@ -1,0 +1,30 @@
+/*
+ * memory (floor 5): what outlives a restart of the server: the sessions, the
+ * lock between its processes, and the key that seals.
+ *
+ * Old children still serve while new ones start, so both generations of the
+ * configuration must use the same three. They belong to the server process; each
+ * generation opens them anew, since the module itself is unloaded in between.
+ */
+#ifndef ABB_MEMORY_H
+#define ABB_MEMORY_H
+
+#include <httpd.h>
+
+/* Make the lock known to httpd's Mutex directive. Errors: those of APR. */
+apr_status_t abb_memory_register(apr_pool_t *pconf);
+
+/*
+ * Find or make the store, and give it with the keys to every site. Faults are
+ * logged with what to do. Returns OK or HTTP_INTERNAL_SERVER_ERROR.
+ * Threads: start-up only, in the parent, after the configuration is settled.
+ */
+int abb_memory_open(server_rec *main_server, apr_pool_t *pconf);
+
+/*
+ * Make the store usable in a child. Errors: those of APR.
+ * Threads: before the child serves.
+ */
+apr_status_t abb_memory_start_child(apr_pool_t *pchild);
+
+#endif
