@@ -5,7 +5,7 @@
  * restart, and hands them to each generation of the server. Readers take no
  * lock (a sequence count says whether what they copied was whole); writers take
  * the caller's lock for a find and a copy. A writer that was killed leaves a
- * mark; whoever takes the lock next repairs the segment before doing anything.
+ * mark; whoever takes the lock next puts its unfinished step back first.
  */
 #ifndef ABB_STORE_SHM_H
 #define ABB_STORE_SHM_H
@@ -16,8 +16,8 @@
 
 /* Smallest segment accepted, in bytes. */
 #define ABB_STORE_SHM_MIN (256 * 1024)
-/* Largest segment accepted, in bytes: indexes of blocks have 32 bits. */
-#define ABB_STORE_SHM_MAX ((apr_uint64_t)256 * 1024 * 1024 * 1024)
+/* Largest segment accepted, in bytes: numbers of blocks have 31 bits. */
+#define ABB_STORE_SHM_MAX ((apr_uint64_t)128 * 1024 * 1024 * 1024)
 
 #define ABB_STORE_SHM_PROOF_KEY_SIZE 16
 
@@ -28,6 +28,9 @@
 typedef struct abb_store_shm_proof_key_t {
     unsigned char bytes[ABB_STORE_SHM_PROOF_KEY_SIZE];
 } abb_store_shm_proof_key_t;
+
+/* How many keys an import tries; more are not looked at. */
+#define ABB_STORE_SHM_IMPORT_KEYS_MAX 16
 
 /* What the bytes of an earlier segment turned out to be. */
 typedef enum {
@@ -93,10 +96,5 @@ apr_status_t abb_store_shm_import(const abb_store_t *store, const void *image,
  * For tests. Takes the lock.
  */
 const char *abb_store_shm_check(const abb_store_t *store);
-
-/*
- * Repair as after the death of a writer. For tests. Takes the lock.
- */
-void abb_store_shm_repair(const abb_store_t *store);
 
 #endif

@@ -449,7 +449,7 @@ static const char *set_session_cache(cmd_parms *cmd, void *directory, const char
     if (size < ABB_STORE_SHM_MIN || (apr_uint64_t)size > ABB_STORE_SHM_MAX) {
         return fault(cmd, value,
                      "is no session cache: write shm or shm(SIZE), SIZE a number with K, M or G, "
-                     "from 256K to 256G");
+                     "from 256K to 128G");
     }
     configure(cmd)->cache.size = (apr_size_t)size;
     return NULL;

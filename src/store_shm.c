@@ -5,266 +5,173 @@
 #include <string.h>
 
 #define READ_ATTEMPTS 128
-/* How many buckets a put looks at in search of expired records. */
-#define SWEEP_LENGTH 8
-
-/* ---- blocks; the lock is held -------------------------------------------- */
-
-static void free_chain_locked(abb_segment_t *engine, apr_uint32_t number)
-{
-    header_t *header = engine->header;
-
-    while (number) {
-        block_head_t *head = block_at(engine, number);
-        apr_uint32_t next = head->next;
-
-        SET(head->kind, BLOCK_FREE);
-        SET(head->next, header->first_free);
-        header->first_free = number;
-        SET(header->free_count, header->free_count + 1);
-        number = next;
-    }
-}
-
-static apr_uint32_t take_block_locked(abb_segment_t *engine)
-{
-    header_t *header = engine->header;
-    apr_uint32_t number = header->first_free;
-
-    if (number) {
-        header->first_free = ((block_head_t *)block_at(engine, number))->next;
-        SET(header->free_count, header->free_count - 1);
-    }
-    return number;
-}
-
-static void remove_record_locked(abb_segment_t *engine, apr_uint32_t number)
-{
-    record_block_t *record = record_at(engine, number);
-    apr_uint32_t bucket = abb_segment_bucket_of_record(engine, record);
-
-    abb_segment_begin_change(engine, bucket);
-    SET(record->head.kind, BLOCK_BYTES);
-    abb_segment_bucket_remove_locked(engine, bucket, number);
-    abb_segment_list_remove_locked(engine, number);
-    free_chain_locked(engine, number);
-    SET(engine->header->record_count, engine->header->record_count - 1);
-    abb_segment_end_change(engine, bucket);
-}
+/* How many steps a put does in search of expired records. */
+#define SWEEP_LENGTH 64
+/* How many records of the present few seconds it looks at when there is no room. */
+#define PRESENT_LENGTH 256
+/* How many blocks of a record are fetched ahead. */
+#define PREFETCH_BLOCKS 8
 
 /* ---- room for more; the lock is held ------------------------------------- */
 
-/* Remove a bucket's expired records. Returns the earliest limit of the others. */
-static apr_time_t sweep_bucket_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_time_t now)
+static void remove_locked(abb_segment_t *engine, apr_uint32_t number)
 {
-    apr_uint32_t number = engine->buckets[bucket];
-    apr_time_t earliest = APR_INT64_MAX;
+    apr_uint32_t bucket = abb_segment_bucket_of_record(engine, record_at(engine, number));
 
-    while (number) {
-        record_block_t *record = record_at(engine, number);
-        apr_uint32_t next = record->bucket_next;
-        apr_time_t end = abb_segment_end_of(record);
+    abb_segment_begin_change(engine, bucket);
+    abb_segment_remove_locked(engine, bucket, number);
+    abb_segment_commit_locked(engine);
+    abb_segment_end_change(engine, bucket);
+}
 
-        if (now >= end) {
-            remove_record_locked(engine, number);
-            COUNT(engine->header->expired);
-        }
-        else if (end < earliest) {
-            earliest = end;
+static void expire_locked(abb_segment_t *engine, apr_uint32_t number)
+{
+    remove_locked(engine, number);
+    COUNT(engine->header->expired);
+}
+
+/* Its turn has come: gone, or touched meanwhile and due later. */
+static void look_at_locked(abb_segment_t *engine, apr_uint32_t number, apr_time_t now)
+{
+    if (!abb_segment_is_living(record_at(engine, number), now)) {
+        expire_locked(engine, number);
+        return;
+    }
+    abb_segment_due_remove_locked(engine, number);
+    abb_segment_due_insert_locked(engine, number);
+    abb_segment_commit_locked(engine);
+}
+
+/* Records whose limits lie in the list that time has not passed yet. */
+static void sweep_present_locked(abb_segment_t *engine, apr_time_t now)
+{
+    apr_uint32_t number = engine->header->due[engine->header->due_hand % DUE_LISTS];
+
+    for (int i = 0; number && i < PRESENT_LENGTH; ++i) {
+        apr_uint32_t next = record_at(engine, number)->due_next;
+
+        if (!abb_segment_is_living(record_at(engine, number), now)) {
+            expire_locked(engine, number);
         }
         number = next;
     }
-    return earliest;
 }
 
-/* Remove expired records of the next buckets; a hand goes round over all of them. */
-static void sweep_some_locked(abb_segment_t *engine, apr_time_t now)
+/* Where the hand must get to. A clock that jumped costs one round at most. */
+static apr_int64_t aim_hand_locked(header_t *header, apr_time_t now)
+{
+    apr_int64_t target = now / DUE_WIDTH;
+
+    if (target < header->due_hand) {
+        header->due_hand = target;
+    }
+    if (target - header->due_hand > DUE_LISTS) {
+        header->due_hand = target - DUE_LISTS;
+    }
+    return target;
+}
+
+/* Look at records that are due, so many at most. Returns whether none is left. */
+static int sweep_locked(abb_segment_t *engine, int length, apr_time_t now)
 {
     header_t *header = engine->header;
+    apr_int64_t target = aim_hand_locked(header, now);
 
-    for (int i = 0; i < SWEEP_LENGTH; ++i) {
-        header->sweep_bucket = (header->sweep_bucket + 1) % header->bucket_count;
-        sweep_bucket_locked(engine, header->sweep_bucket, now);
-    }
-}
+    while (header->due_hand < target) {
+        apr_uint32_t number = header->due[header->due_hand % DUE_LISTS];
 
-/* Remove all expired records, and note until when there is no point in looking again. */
-static void sweep_all_locked(abb_segment_t *engine, apr_time_t now)
-{
-    apr_time_t earliest = APR_INT64_MAX;
-
-    for (apr_uint32_t bucket = 0; bucket < engine->header->bucket_count; ++bucket) {
-        apr_time_t end = sweep_bucket_locked(engine, bucket, now);
-
-        earliest = end < earliest ? end : earliest;
-    }
-    engine->header->quiet_until = earliest;
-}
-
-static void make_room_locked(abb_segment_t *engine, apr_uint32_t blocks, apr_uint32_t spared,
-                             apr_time_t now)
-{
-    header_t *header = engine->header;
-
-    sweep_some_locked(engine, now);
-    if (header->free_count < blocks && now >= header->quiet_until) {
-        sweep_all_locked(engine, now);
-    }
-    while (header->free_count < blocks) {
-        apr_uint32_t victim = header->oldest;
-
-        if (victim == spared) {
-            victim = record_at(engine, victim)->newer;
-        }
-        if (!victim) {
-            return;
-        }
-        COUNT(*(abb_segment_is_living(record_at(engine, victim), now) ? &header->evictions
-                                                                      : &header->expired));
-        remove_record_locked(engine, victim);
-    }
-}
-
-/* ---- bytes in and out ---------------------------------------------------- */
-
-static apr_uint64_t word_at(const char *bytes, apr_size_t size, apr_size_t at)
-{
-    apr_uint64_t word = 0;
-
-    memcpy(&word, bytes + at, size - at < sizeof(word) ? size - at : sizeof(word));
-    return word;
-}
-
-/* A place in a chain of blocks. */
-typedef struct {
-    const abb_segment_t *engine;
-    block_head_t *block;
-    apr_uint64_t *words;
-    apr_size_t left;
-} cursor_t;
-
-static cursor_t cursor_at_start(const abb_segment_t *engine, record_block_t *record)
-{
-    cursor_t cursor = {engine, &record->head, record->words, RECORD_WORDS};
-
-    return cursor;
-}
-
-/* Where the next word goes or comes from, or NULL when the chain is broken. */
-static apr_uint64_t *cursor_next(cursor_t *cursor)
-{
-    if (cursor->left == 0) {
-        apr_uint32_t next = LOAD(cursor->block->next);
-        bytes_block_t *block;
-
-        if (!is_block(cursor->engine, next)) {
-            return NULL;
-        }
-        block = block_at(cursor->engine, next);
-        cursor->block = &block->head;
-        cursor->words = block->words;
-        cursor->left = BYTES_WORDS;
-    }
-    --cursor->left;
-    return cursor->words++;
-}
-
-static void write_part(cursor_t *cursor, const void *bytes, apr_size_t size)
-{
-    for (apr_size_t at = 0; at < size; at += 8) {
-        apr_uint64_t *place = cursor_next(cursor);
-
-        SET(*place, word_at(bytes, size, at));
-    }
-}
-
-static int read_part(cursor_t *cursor, apr_uint64_t *out, apr_size_t size)
-{
-    for (apr_size_t i = 0; i < round_up(size, 8) / 8; ++i) {
-        apr_uint64_t *place = cursor_next(cursor);
-
-        if (!place) {
+        if (length-- <= 0) {
             return 0;
         }
-        out[i] = LOAD(*place);
+        if (number) {
+            look_at_locked(engine, number, now);
+        }
+        else {
+            ++header->due_hand;
+        }
     }
     return 1;
 }
 
-static apr_uint32_t build_chain_locked(abb_segment_t *engine, apr_uint32_t count)
+static void evict_locked(abb_segment_t *engine, apr_uint32_t victim, apr_time_t now)
 {
-    apr_uint32_t first = 0;
-
-    while (count-- > 0) {
-        apr_uint32_t number = take_block_locked(engine);
-        block_head_t *head = block_at(engine, number);
-
-        SET(head->kind, BLOCK_BYTES);
-        SET(head->next, first);
-        first = number;
-    }
-    return first;
+    COUNT(*(abb_segment_is_living(record_at(engine, victim), now) ? &engine->header->evictions
+                                                                  : &engine->header->expired));
+    remove_locked(engine, victim);
 }
 
-/* Fill a chain that no reader can reach yet. */
-static void fill_record_locked(abb_segment_t *engine, apr_uint32_t number,
-                               const abb_store_key_t *key, const abb_store_record_t *in,
-                               apr_time_t now)
-{
-    record_block_t *record = record_at(engine, number);
-    cursor_t cursor = cursor_at_start(engine, record);
-
-    for (apr_size_t i = 0; i < ABB_STORE_KEY_SIZE / 8; ++i) {
-        SET(record->key[i], word_at((const char *)key->bytes, ABB_STORE_KEY_SIZE, 8 * i));
-    }
-    SET(record->open_size, (apr_uint32_t)in->open_size);
-    SET(record->sealed_size, (apr_uint32_t)in->sealed_size);
-    SET(record->block_count, abb_segment_blocks_for(in));
-    SET(record->expires_at, in->expires_at);
-    SET(record->idle, in->idle);
-    SET(record->last_seen, now);
-    SET(record->generation, engine->header->next_generation++);
-    SET(record->leased_until, 0);
-    SET(record->lease_holder, 0);
-    SET(record->failed_at, 0);
-    write_part(&cursor, in->open, in->open_size);
-    write_part(&cursor, in->sealed, in->sealed_size);
-}
-
-/*
- * Make a filled chain a record, in the list before `newer` (0: the most recent);
- * from the kind on it survives a repair.
- */
-static void insert_record_locked(abb_segment_t *engine, apr_uint32_t bucket, apr_uint32_t number,
-                                 apr_uint32_t newer)
+/* Expired records go first, then those that nobody has used for longest. */
+static void make_room_locked(abb_segment_t *engine, apr_uint32_t blocks, apr_uint32_t spared,
+                             apr_time_t now)
 {
     header_t *header = engine->header;
-    record_block_t *record = record_at(engine, number);
-    apr_time_t end = abb_segment_end_of(record);
+    int is_swept = sweep_locked(engine, SWEEP_LENGTH, now);
 
-    abb_segment_begin_change(engine, bucket);
-    __atomic_store_n(&record->head.kind, BLOCK_RECORD, __ATOMIC_SEQ_CST);
-    abb_segment_bucket_insert_locked(engine, bucket, number);
-    abb_segment_list_insert_locked(engine, number, newer);
-    SET(header->record_count, header->record_count + 1);
-    if (end < header->quiet_until) {
-        header->quiet_until = end;
+    while (header->free_count < blocks && !is_swept) {
+        is_swept = sweep_locked(engine, SWEEP_LENGTH, now);
     }
-    abb_segment_end_change(engine, bucket);
+    if (header->free_count < blocks) {
+        sweep_present_locked(engine, now);
+    }
+    while (header->free_count < blocks) {
+        apr_uint32_t victim = header->oldest;
+
+        evict_locked(engine, victim == spared ? record_at(engine, victim)->newer : victim, now);
+    }
 }
 
-static apr_status_t check_size(const abb_segment_t *engine, const abb_store_record_t *record,
-                               abb_error_t *err)
+/* ---- records in ---------------------------------------------------------- */
+
+/* A record on its way in: what can be prepared before the lock is taken. */
+typedef struct {
+    const abb_store_key_t *key;
+    const abb_store_record_t *record;
+    content_sums_t sums;
+    apr_uint32_t blocks;
+    apr_time_t now;
+} arrival_t;
+
+static apr_status_t prepare(const abb_segment_t *engine, const abb_store_key_t *key,
+                            const abb_store_record_t *record, apr_time_t now, arrival_t *arrival,
+                            abb_error_t *err)
 {
     apr_size_t size = record->open_size + record->sealed_size;
 
-    if (size > ABB_STORE_RECORD_MAX ||
-        abb_segment_blocks_for(record) > engine->header->block_count / 4) {
+    arrival->key = key;
+    arrival->record = record;
+    arrival->now = now;
+    arrival->blocks = abb_segment_blocks_for(record->open_size, record->sealed_size);
+    if (size > ABB_STORE_RECORD_MAX || arrival->blocks > engine->header->block_count / 4) {
         return abb_error_set(
             err, ABB_ESTORE,
             "a record of %" APR_SIZE_T_FMT " bytes is too large for the session store", size);
     }
+    arrival->sums = abb_segment_sum(&engine->keys, record->open, record->open_size, record->sealed,
+                                    record->sealed_size);
     return APR_SUCCESS;
+}
+
+/* Fill a chain that no reader can reach yet. */
+static void fill_locked(abb_segment_t *engine, apr_uint32_t number, const arrival_t *arrival)
+{
+    const abb_store_record_t *in = arrival->record;
+    record_block_t *record = record_at(engine, number);
+    apr_uint64_t key[ABB_STORE_KEY_SIZE / 8];
+
+    memcpy(key, arrival->key->bytes, sizeof(key));
+    for (apr_size_t i = 0; i < ABB_STORE_KEY_SIZE / 8; ++i) {
+        SET(record->key[i], key[i]);
+    }
+    SET(record->open_size, (apr_uint32_t)in->open_size);
+    SET(record->sealed_size, (apr_uint32_t)in->sealed_size);
+    SET(record->expires_at, in->expires_at);
+    SET(record->idle, in->idle);
+    SET(record->last_seen, arrival->now);
+    SET(record->generation, engine->header->next_generation++);
+    SET(record->leased_until, 0);
+    SET(record->lease_holder, 0);
+    SET(record->failed_at, 0);
+    abb_segment_write_parts(engine, record, in->open, in->open_size, in->sealed, in->sealed_size);
 }
 
 static void read_head(const record_block_t *record, abb_store_record_t *out)
@@ -279,6 +186,8 @@ static void read_head(const record_block_t *record, abb_store_record_t *out)
     out->open = NULL;
     out->sealed = NULL;
 }
+
+/* ---- records out --------------------------------------------------------- */
 
 /* What a get asks for, and its memory, used again when the first look was spoilt. */
 typedef struct {
@@ -299,12 +208,49 @@ static apr_uint64_t *query_words(query_t *query, apr_size_t size)
     return query->words;
 }
 
-static apr_status_t read_record(const abb_segment_t *engine, record_block_t *record, query_t *query,
-                                abb_store_record_t *out)
+/*
+ * Blocks of a record are mostly neighbours, since a fresh segment is handed out in
+ * order and chains are kept together: ask for them all at once, not one by one.
+ */
+static void prefetch_chain(const record_block_t *record, apr_size_t blocks)
 {
-    cursor_t cursor = cursor_at_start(engine, record);
+    const char *block = (const char *)record;
+
+    for (apr_size_t i = 1; i <= blocks && i <= PREFETCH_BLOCKS; ++i) {
+        __builtin_prefetch(block + i * BLOCK_SIZE);
+        __builtin_prefetch(block + i * BLOCK_SIZE + CACHE_LINE);
+    }
+}
+
+/* Copy so many words of a record from its start. Returns 0 when the chain is broken. */
+static int read_words(const abb_segment_t *engine, const record_block_t *record, apr_uint64_t *out,
+                      apr_size_t count)
+{
+    apr_uint32_t next = LOAD(record->head.next);
+
+    while (count > 0) {
+        apr_size_t length = count < BYTES_WORDS ? count : BYTES_WORDS;
+        const bytes_block_t *block;
+
+        if (!is_block(engine, next)) {
+            return 0;
+        }
+        block = block_at(engine, next);
+        for (apr_size_t i = 0; i < length; ++i) {
+            out[i] = LOAD(block->words[i]);
+        }
+        out += length;
+        count -= length;
+        next = LOAD(block->head.next);
+    }
+    return 1;
+}
+
+static apr_status_t read_record(const abb_segment_t *engine, const record_block_t *record,
+                                query_t *query, abb_store_record_t *out)
+{
     apr_size_t open_room;
-    apr_size_t sealed_room;
+    apr_size_t room;
     apr_uint64_t *words;
 
     read_head(record, out);
@@ -312,14 +258,14 @@ static apr_status_t read_record(const abb_segment_t *engine, record_block_t *rec
         return ABB_ECHANGED;
     }
     open_room = round_up(out->open_size, 8);
-    sealed_room = query->parts == ABB_STORE_BOTH_PARTS ? round_up(out->sealed_size, 8) : 0;
-    words = query_words(query, open_room + sealed_room + 8);
-    if (!read_part(&cursor, words, open_room) ||
-        !read_part(&cursor, words + open_room / 8, sealed_room)) {
+    room = open_room + (query->parts == ABB_STORE_BOTH_PARTS ? round_up(out->sealed_size, 8) : 0);
+    prefetch_chain(record, room / sizeof(bytes_block_t) + 1);
+    words = query_words(query, room + 8);
+    if (!read_words(engine, record, words, room / 8)) {
         return ABB_ECHANGED;
     }
     out->open = words;
-    out->sealed = sealed_room ? words + open_room / 8 : NULL;
+    out->sealed = room > open_room ? words + open_room / 8 : NULL;
     return APR_SUCCESS;
 }
 
@@ -360,6 +306,17 @@ static apr_status_t get_unlocked(abb_segment_t *engine, apr_uint32_t bucket, que
     return ABB_ECHANGED;
 }
 
+/* Threads that count on one cache line slow each other down more than the look-up costs. */
+static stripe_t *own_stripe(header_t *header)
+{
+    static __thread apr_uint32_t number;
+
+    if (!number) {
+        number = 1 + COUNT(header->next_stripe) % STRIPES;
+    }
+    return &header->stripes[number - 1];
+}
+
 static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_parts_t parts,
                             apr_time_t now, abb_store_record_t *record, apr_pool_t *p,
                             abb_error_t *err)
@@ -367,6 +324,7 @@ static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_pa
     abb_segment_t *engine = self;
     apr_uint32_t bucket = abb_segment_bucket_of(engine, key);
     query_t query = {key, parts, now, p, NULL, 0};
+    stripe_t *stripe;
     apr_status_t status = get_unlocked(engine, bucket, &query, record);
 
     if (status == ABB_ECHANGED) {
@@ -376,7 +334,8 @@ static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_pa
         status = look_up(engine, bucket, &query, record);
         abb_segment_unlock(engine);
     }
-    COUNT(*(status == APR_SUCCESS ? &engine->header->hits : &engine->header->misses));
+    stripe = own_stripe(engine->header);
+    COUNT(*(status == APR_SUCCESS ? &stripe->hits : &stripe->misses));
     if (status == ABB_ECHANGED) {
         return abb_error_set(err, ABB_ESTORE, "a record of the session store is damaged");
     }
@@ -385,24 +344,26 @@ static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_pa
 
 /* ---- writers ------------------------------------------------------------- */
 
-static apr_status_t put_locked(abb_segment_t *engine, const abb_store_key_t *key,
-                               const abb_store_record_t *record, apr_time_t now)
+static apr_status_t put_locked(abb_segment_t *engine, const arrival_t *arrival)
 {
-    apr_uint32_t bucket = abb_segment_bucket_of(engine, key);
-    apr_uint32_t blocks = abb_segment_blocks_for(record);
-    apr_uint32_t number = abb_segment_find(engine, bucket, key);
+    apr_uint32_t bucket = abb_segment_bucket_of(engine, arrival->key);
+    apr_uint32_t number = abb_segment_find(engine, bucket, arrival->key);
 
-    if (number && abb_segment_is_living(record_at(engine, number), now)) {
+    if (number && abb_segment_is_living(record_at(engine, number), arrival->now)) {
         return APR_EEXIST;
     }
     if (number) {
-        remove_record_locked(engine, number);
-        COUNT(engine->header->expired);
+        expire_locked(engine, number);
     }
-    make_room_locked(engine, blocks, 0, now);
-    number = build_chain_locked(engine, blocks);
-    fill_record_locked(engine, number, key, record, now);
-    insert_record_locked(engine, bucket, number, 0);
+    make_room_locked(engine, arrival->blocks, 0, arrival->now);
+    number = abb_segment_take_chain_locked(engine, arrival->blocks);
+    fill_locked(engine, number, arrival);
+    SET(record_at(engine, number)->proof,
+        abb_segment_prove(&engine->keys, record_at(engine, number), &arrival->sums));
+    abb_segment_begin_change(engine, bucket);
+    abb_segment_insert_locked(engine, bucket, number, 0);
+    abb_segment_commit_locked(engine);
+    abb_segment_end_change(engine, bucket);
     return APR_SUCCESS;
 }
 
@@ -410,12 +371,13 @@ static apr_status_t shm_put(void *self, const abb_store_key_t *key,
                             const abb_store_record_t *record, apr_time_t now, abb_error_t *err)
 {
     abb_segment_t *engine = self;
-    apr_status_t status = check_size(engine, record, err);
+    arrival_t arrival;
+    apr_status_t status = prepare(engine, key, record, now, &arrival, err);
 
     if (status != APR_SUCCESS || (status = abb_segment_lock(engine, err)) != APR_SUCCESS) {
         return status;
     }
-    status = put_locked(engine, key, record, now);
+    status = put_locked(engine, &arrival);
     abb_segment_unlock(engine);
     return status;
 }
@@ -427,28 +389,30 @@ static void carry_over(const record_block_t *old, record_block_t *record)
     SET(record->lease_holder, old->lease_holder);
 }
 
-static apr_status_t replace_locked(abb_segment_t *engine, const abb_store_key_t *key,
-                                   apr_uint64_t generation, const abb_store_record_t *record,
-                                   apr_time_t now)
+static apr_status_t replace_locked(abb_segment_t *engine, apr_uint64_t generation,
+                                   const arrival_t *arrival)
 {
-    apr_uint32_t bucket = abb_segment_bucket_of(engine, key);
-    apr_uint32_t blocks = abb_segment_blocks_for(record);
-    apr_uint32_t old = abb_segment_find(engine, bucket, key);
+    apr_uint32_t bucket = abb_segment_bucket_of(engine, arrival->key);
+    apr_uint32_t old = abb_segment_find(engine, bucket, arrival->key);
     apr_uint32_t number;
 
-    if (!old || !abb_segment_is_living(record_at(engine, old), now)) {
+    if (!old || !abb_segment_is_living(record_at(engine, old), arrival->now)) {
         return APR_NOTFOUND;
     }
     if (record_at(engine, old)->generation != generation) {
         return ABB_ECHANGED;
     }
-    make_room_locked(engine, blocks, old, now);
-    number = build_chain_locked(engine, blocks);
-    fill_record_locked(engine, number, key, record, now);
+    make_room_locked(engine, arrival->blocks, old, arrival->now);
+    number = abb_segment_take_chain_locked(engine, arrival->blocks);
+    fill_locked(engine, number, arrival);
     carry_over(record_at(engine, old), record_at(engine, number));
-    /* The new one counts before the old one goes: a death in between loses neither. */
-    insert_record_locked(engine, bucket, number, old);
-    remove_record_locked(engine, old);
+    SET(record_at(engine, number)->proof,
+        abb_segment_prove(&engine->keys, record_at(engine, number), &arrival->sums));
+    abb_segment_begin_change(engine, bucket);
+    abb_segment_insert_locked(engine, bucket, number, old);
+    abb_segment_remove_locked(engine, bucket, old);
+    abb_segment_commit_locked(engine);
+    abb_segment_end_change(engine, bucket);
     return APR_SUCCESS;
 }
 
@@ -456,38 +420,44 @@ static apr_status_t shm_replace(void *self, const abb_store_key_t *key, apr_uint
                                 const abb_store_record_t *record, apr_time_t now, abb_error_t *err)
 {
     abb_segment_t *engine = self;
-    apr_status_t status = check_size(engine, record, err);
+    arrival_t arrival;
+    apr_status_t status = prepare(engine, key, record, now, &arrival, err);
 
     if (status != APR_SUCCESS || (status = abb_segment_lock(engine, err)) != APR_SUCCESS) {
         return status;
     }
-    status = replace_locked(engine, key, generation, record, now);
+    status = replace_locked(engine, generation, &arrival);
     abb_segment_unlock(engine);
     return status;
 }
 
-/* The living record with a key, or NULL. */
-static record_block_t *find_living_locked(abb_segment_t *engine, const abb_store_key_t *key,
-                                          apr_time_t now)
+/* The living record with a key, or 0. */
+static apr_uint32_t find_living_locked(abb_segment_t *engine, const abb_store_key_t *key,
+                                       apr_time_t now)
 {
     apr_uint32_t number = abb_segment_find(engine, abb_segment_bucket_of(engine, key), key);
 
-    return number && abb_segment_is_living(record_at(engine, number), now)
-               ? record_at(engine, number)
-               : NULL;
+    return number && abb_segment_is_living(record_at(engine, number), now) ? number : 0;
+}
+
+static void set_last_seen_locked(abb_segment_t *engine, record_block_t *record, apr_time_t now)
+{
+    apr_uint64_t proof = record->proof ^ abb_segment_prove_last_seen(&engine->keys, record);
+
+    abb_segment_set64_locked(engine, &record->last_seen, (apr_uint64_t)now);
+    proof ^= abb_segment_prove_last_seen(&engine->keys, record);
+    abb_segment_set64_locked(engine, &record->proof, proof);
 }
 
 static apr_status_t touch_locked(abb_segment_t *engine, const abb_store_key_t *key, apr_time_t now)
 {
-    record_block_t *record = find_living_locked(engine, key, now);
+    apr_uint32_t number = find_living_locked(engine, key, now);
 
-    if (!record) {
+    if (!number) {
         return APR_NOTFOUND;
     }
-    if (now > record->last_seen) {
-        apr_uint32_t number = abb_segment_find(engine, abb_segment_bucket_of(engine, key), key);
-
-        SET(record->last_seen, now);
+    if (now > record_at(engine, number)->last_seen) {
+        set_last_seen_locked(engine, record_at(engine, number), now);
         abb_segment_list_remove_locked(engine, number);
         abb_segment_list_insert_locked(engine, number, 0);
     }
@@ -508,10 +478,20 @@ static apr_status_t shm_touch(void *self, const abb_store_key_t *key, apr_time_t
     return status;
 }
 
+/* Never 0, which is nobody. */
+static apr_uint32_t next_holder_locked(header_t *header)
+{
+    apr_uint32_t holder = header->next_holder;
+
+    header->next_holder = holder + 1 ? holder + 1 : 1;
+    return holder;
+}
+
 static apr_status_t lease_locked(abb_segment_t *engine, const abb_store_key_t *key,
                                  apr_interval_time_t duration, apr_time_t now, apr_uint64_t *holder)
 {
-    record_block_t *record = find_living_locked(engine, key, now);
+    apr_uint32_t number = find_living_locked(engine, key, now);
+    record_block_t *record = number ? record_at(engine, number) : NULL;
 
     if (!record) {
         return APR_NOTFOUND;
@@ -519,9 +499,9 @@ static apr_status_t lease_locked(abb_segment_t *engine, const abb_store_key_t *k
     if (record->lease_holder && now < record->leased_until) {
         return ABB_ECHANGED;
     }
-    *holder = engine->header->next_holder++;
-    SET(record->lease_holder, *holder);
-    SET(record->leased_until, now + duration);
+    *holder = next_holder_locked(engine->header);
+    abb_segment_set32_locked(engine, &record->lease_holder, (apr_uint32_t)*holder);
+    abb_segment_set64_locked(engine, &record->leased_until, (apr_uint64_t)(now + duration));
     return APR_SUCCESS;
 }
 
@@ -551,10 +531,10 @@ static apr_status_t end_lease_locked(abb_segment_t *engine, const abb_store_key_
     if (record->lease_holder != holder) {
         return ABB_ECHANGED;
     }
-    SET(record->lease_holder, 0);
-    SET(record->leased_until, 0);
+    abb_segment_set32_locked(engine, &record->lease_holder, 0);
+    abb_segment_set64_locked(engine, &record->leased_until, 0);
     if (failed_at) {
-        SET(record->failed_at, failed_at);
+        abb_segment_set64_locked(engine, &record->failed_at, (apr_uint64_t)failed_at);
     }
     return APR_SUCCESS;
 }
@@ -594,7 +574,7 @@ static apr_status_t shm_drop(void *self, const abb_store_key_t *key, abb_error_t
     }
     number = abb_segment_find(engine, abb_segment_bucket_of(engine, key), key);
     if (number) {
-        remove_record_locked(engine, number);
+        remove_locked(engine, number);
     }
     abb_segment_unlock(engine);
     return number ? APR_SUCCESS : APR_NOTFOUND;
@@ -608,8 +588,11 @@ static void shm_figures(void *self, abb_store_figures_t *figures)
     figures->bytes_capacity = (apr_int64_t)header->block_count * BLOCK_SIZE;
     figures->bytes_used =
         figures->bytes_capacity - (apr_int64_t)LOAD(header->free_count) * BLOCK_SIZE;
-    figures->hits = (apr_int64_t)LOAD(header->hits);
-    figures->misses = (apr_int64_t)LOAD(header->misses);
+    figures->hits = figures->misses = 0;
+    for (int i = 0; i < STRIPES; ++i) {
+        figures->hits += (apr_int64_t)LOAD(header->stripes[i].hits);
+        figures->misses += (apr_int64_t)LOAD(header->stripes[i].misses);
+    }
     figures->evictions = (apr_int64_t)LOAD(header->evictions);
     figures->expired = (apr_int64_t)LOAD(header->expired);
     figures->recoveries = (apr_int64_t)LOAD(header->recoveries);
@@ -651,7 +634,8 @@ apr_status_t abb_store_shm_open(const abb_store_t **store, void *segment, apr_si
     engine = apr_pcalloc(p, sizeof(*engine));
     abb_segment_attach(engine, segment);
     engine->lock = lock;
-    engine->proof_key = *key;
+    abb_segment_derive_keys(&engine->keys, key);
+    engine->header->key_mark = engine->keys.mark;
     engine->store.methods = &methods;
     engine->store.engine = engine;
     *store = &engine->store;

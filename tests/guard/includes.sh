@@ -25,7 +25,7 @@ room_of() {
     name=${name%.[ch]}
     name=${name#abb_}
     case $name in
-    store_shm | store_shm_segment | store_shm_repair) echo store ;;
+    store_shm | store_shm_segment | store_shm_links | store_shm_import | store_shm_check) echo store ;;
     config_site | config_internal) echo config ;;
     *) echo "$name" ;;
     esac
