@@ -9,8 +9,6 @@
 #define SWEEP_LENGTH 64
 /* How many records of the present few seconds it looks at when there is no room. */
 #define PRESENT_LENGTH 256
-/* How many blocks of a record are fetched ahead. */
-#define PREFETCH_BLOCKS 8
 
 /* ---- room for more; the lock is held ------------------------------------- */
 
@@ -208,20 +206,6 @@ static apr_uint64_t *query_words(query_t *query, apr_size_t size)
     return query->words;
 }
 
-/*
- * Blocks of a record are mostly neighbours, since a fresh segment is handed out in
- * order and chains are kept together: ask for them all at once, not one by one.
- */
-static void prefetch_chain(const record_block_t *record, apr_size_t blocks)
-{
-    const char *block = (const char *)record;
-
-    for (apr_size_t i = 1; i <= blocks && i <= PREFETCH_BLOCKS; ++i) {
-        __builtin_prefetch(block + i * BLOCK_SIZE);
-        __builtin_prefetch(block + i * BLOCK_SIZE + CACHE_LINE);
-    }
-}
-
 /* Copy so many words of a record from its start. Returns 0 when the chain is broken. */
 static int read_words(const abb_segment_t *engine, const record_block_t *record, apr_uint64_t *out,
                       apr_size_t count)
@@ -259,7 +243,6 @@ static apr_status_t read_record(const abb_segment_t *engine, const record_block_
     }
     open_room = round_up(out->open_size, 8);
     room = open_room + (query->parts == ABB_STORE_BOTH_PARTS ? round_up(out->sealed_size, 8) : 0);
-    prefetch_chain(record, room / sizeof(bytes_block_t) + 1);
     words = query_words(query, room + 8);
     if (!read_words(engine, record, words, room / 8)) {
         return ABB_ECHANGED;

@@ -12,6 +12,8 @@
 
 /* How often a writer tries before it lets the kernel put it to sleep. */
 #define LOCK_ATTEMPTS 40
+/* How much of a record is fetched ahead. */
+#define PREFETCH_LINES 10
 
 /* ---- layout -------------------------------------------------------------- */
 
@@ -121,6 +123,21 @@ static int has_key(const record_block_t *record, const apr_uint64_t words[])
            LOAD(record->key[2]) == words[2] && LOAD(record->key[3]) == words[3];
 }
 
+/*
+ * In a large store everything here is far away. Blocks of a record are mostly
+ * neighbours, since a fresh segment is handed out in order and chains are kept
+ * together: ask for what a session's open part usually takes all at once, not link
+ * by link.
+ */
+static void prefetch_record(const record_block_t *record)
+{
+    const char *block = (const char *)record;
+
+    for (apr_size_t line = 1; line < PREFETCH_LINES; ++line) {
+        __builtin_prefetch(block + line * CACHE_LINE);
+    }
+}
+
 apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket,
                               const abb_store_key_t *key)
 {
@@ -132,6 +149,7 @@ apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket,
     while (is_block(engine, number) && steps-- > 0) {
         const record_block_t *record = record_at(engine, number);
 
+        prefetch_record(record);
         if (has_key(record, words)) {
             return number;
         }
