@@ -23,11 +23,18 @@
 #include "abb_log.h"
 #include "abb_memory.h"
 #include "abb_reply.h"
+#include "abb_ticket.h"
 
 module AP_MODULE_DECLARE_DATA auth_bitbucket_module;
 APLOG_USE_MODULE(auth_bitbucket);
 
 /* ---- start of the server ------------------------------------------------- */
+
+static apr_status_t release(void *unused)
+{
+    abb_crypto_release();
+    return APR_SUCCESS;
+}
 
 static int prepare(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 {
@@ -39,6 +46,7 @@ static int prepare(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
                      ABB_LOGNO(0014) "%s: install OpenSSL 3.0 or later", err.text);
         return HTTP_INTERNAL_SERVER_ERROR;
     }
+    apr_pool_cleanup_register(pconf, NULL, release, apr_pool_cleanup_null);
     return abb_memory_register(pconf) == APR_SUCCESS ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
@@ -66,6 +74,26 @@ static int open_store(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, se
 
 /* ---- start of a child ---------------------------------------------------- */
 
+/* What each child has of its own at a site: connections, and keys derived for tickets. */
+static apr_status_t start_site(abb_site_t *site, abb_http_t *http, apr_pool_t *pchild)
+{
+    site->bitbucket.http = http;
+    return abb_ticket_create_sealer(&site->tickets, site->sessions.keyring, site->sessions.audience,
+                                    pchild, NULL);
+}
+
+static apr_status_t start_sites(server_rec *s, abb_http_t *http, apr_pool_t *pchild)
+{
+    apr_status_t status = APR_SUCCESS;
+
+    for (; s && status == APR_SUCCESS; s = s->next) {
+        if (abb_config_site(s)) {
+            status = start_site(abb_config_site(s), http, pchild);
+        }
+    }
+    return status;
+}
+
 static void start_child(apr_pool_t *pchild, server_rec *s)
 {
     abb_http_t *http = NULL;
@@ -79,15 +107,13 @@ static void start_child(apr_pool_t *pchild, server_rec *s)
     if (status == APR_SUCCESS) {
         status = abb_http_create(&http, pchild);
     }
+    if (status == APR_SUCCESS) {
+        status = start_sites(s, http, pchild);
+    }
     if (status != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, status, s,
-                     ABB_LOGNO(0013) "a child cannot start: no lock or no libcurl");
+                     ABB_LOGNO(0013) "a child cannot start: no lock, no libcurl or no libcrypto");
         exit(APEXIT_CHILDSICK);
-    }
-    for (; s; s = s->next) {
-        if (abb_config_site(s)) {
-            abb_config_site(s)->bitbucket.http = http;
-        }
     }
 }
 

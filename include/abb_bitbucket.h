@@ -31,6 +31,9 @@ typedef struct abb_bitbucket_t {
     const char *scope;
     /* Exactly the callback URL registered at Bitbucket. */
     const char *redirect_uri;
+    /* Where a sign-in begins, before and behind the state: made by abb_bitbucket_settle. */
+    const char *authorize_start;
+    const char *authorize_end;
     abb_http_settings_t http_settings;
     /* The child's connections; set when the child starts. */
     abb_http_t *http;
@@ -46,6 +49,12 @@ typedef struct abb_bitbucket_visitor_t {
     /* Sentence for the log when an answer was odd but usable, else NULL. */
     const char *doubt;
 } abb_bitbucket_visitor_t;
+
+/*
+ * Compose what is the same for all requests, when the settings are there.
+ * Lifetime: p. Threads: start-up only.
+ */
+void abb_bitbucket_settle(abb_bitbucket_t *bitbucket, apr_pool_t *p);
 
 /*
  * Where to send a visitor's browser. Lifetime: p.

@@ -35,6 +35,8 @@ typedef struct abb_site_t {
     const apr_array_header_t *workspaces;
     /* Keys of AuthBitbucketSessionKey; none: the server's own key is used. */
     abb_crypto_keyring_t keyring;
+    /* What seals sign-in attempts; made when the child starts. */
+    abb_crypto_sealer_t *tickets;
 } abb_site_t;
 
 /* What AuthBitbucketSessionCache asks for. */

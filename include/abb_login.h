@@ -17,6 +17,7 @@
 typedef struct abb_login_t {
     const abb_sessions_t *sessions;
     const abb_bitbucket_t *bitbucket;
+    abb_crypto_sealer_t *tickets;
 } abb_login_t;
 
 /* What the browser must be given to sign in. Lifetime: the pool given. */

@@ -50,21 +50,26 @@ apr_status_t abb_ticket_parse_state(const char *state, abb_ticket_t *ticket, abb
 const char *abb_ticket_name(const abb_ticket_t *ticket, apr_pool_t *p);
 
 /*
+ * What seals the tickets of one site. The ring is copied. Lifetime: p. Errors: ABB_ECRYPTO.
+ */
+apr_status_t abb_ticket_create_sealer(abb_crypto_sealer_t **sealer,
+                                      const abb_crypto_keyring_t *ring, const char *audience,
+                                      apr_pool_t *p, abb_error_t *err);
+
+/*
  * The cookie's value: the ticket sealed for one site. Lifetime: p.
  * Errors: ABB_ECRYPTO.
  */
-apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, const abb_crypto_keyring_t *ring,
-                               const char *audience, const char **value, apr_pool_t *p,
-                               abb_error_t *err);
+apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, abb_crypto_sealer_t *sealer,
+                               const char **value, apr_pool_t *p, abb_error_t *err);
 
 /*
  * Open a cookie's value. Lifetime: p.
  * Errors: ABB_EATTEMPT when it does not open at this site, is older than
  * ABB_TICKET_LIFETIME or dated more than two minutes ahead.
  */
-apr_status_t abb_ticket_decode(const char *value, const abb_crypto_keyring_t *ring,
-                               const char *audience, apr_time_t now, abb_ticket_t *ticket,
-                               apr_pool_t *p, abb_error_t *err);
+apr_status_t abb_ticket_decode(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
+                               abb_ticket_t *ticket, apr_pool_t *p, abb_error_t *err);
 
 /* Whether two tickets are of one attempt, compared in constant time. */
 int abb_ticket_is_same(const abb_ticket_t *a, const abb_ticket_t *b);

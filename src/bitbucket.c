@@ -158,19 +158,24 @@ static apr_status_t meaning_of(int question, const char *what, const abb_http_an
 
 /* ---- the token endpoint -------------------------------------------------- */
 
+void abb_bitbucket_settle(abb_bitbucket_t *bitbucket, apr_pool_t *p)
+{
+    const char *separator = strchr(bitbucket->authorize_url, '?') ? "&" : "?";
+
+    bitbucket->authorize_start = apr_pstrcat(
+        p, bitbucket->authorize_url, separator,
+        "response_type=code&client_id=", abb_text_percent_encode(bitbucket->client_id, p),
+        "&redirect_uri=", abb_text_percent_encode(bitbucket->redirect_uri, p), "&state=", NULL);
+    bitbucket->authorize_end =
+        bitbucket->scope
+            ? apr_pstrcat(p, "&scope=", abb_text_percent_encode(bitbucket->scope, p), NULL)
+            : "";
+}
+
 const char *abb_bitbucket_authorize_url(const abb_bitbucket_t *bitbucket, const char *state,
                                         apr_pool_t *p)
 {
-    const char *separator = strchr(bitbucket->authorize_url, '?') ? "&" : "?";
-    const char *url = apr_pstrcat(
-        p, bitbucket->authorize_url, separator,
-        "response_type=code&client_id=", abb_text_percent_encode(bitbucket->client_id, p),
-        "&redirect_uri=", abb_text_percent_encode(bitbucket->redirect_uri, p), "&state=", state,
-        NULL);
-
-    return bitbucket->scope
-               ? apr_pstrcat(p, url, "&scope=", abb_text_percent_encode(bitbucket->scope, p), NULL)
-               : url;
+    return apr_pstrcat(p, bitbucket->authorize_start, state, bitbucket->authorize_end, NULL);
 }
 
 /* RFC 6749 section 2.3.1, without the form encoding that Bitbucket does not undo. */

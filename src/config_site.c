@@ -457,6 +457,7 @@ static int settle_site(const settling_t *settling, const char *client_id)
         (status = settle_sessions(settling, site)) != OK) {
         return status;
     }
+    abb_bitbucket_settle(&site->bitbucket, settling->pool);
     settle_workspaces(settling, site);
     warn_of_plain_http(settling, site);
     settling->conf->site = site;

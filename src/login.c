@@ -26,8 +26,7 @@ apr_status_t abb_login_begin(const abb_login_t *login, const char *return_path,
     start->cookie_name = abb_ticket_name(&ticket, p);
     start->location =
         abb_bitbucket_authorize_url(login->bitbucket, abb_ticket_state(&ticket, p), p);
-    return abb_ticket_encode(&ticket, login->sessions->keyring, login->sessions->audience,
-                             &start->cookie_value, p, err);
+    return abb_ticket_encode(&ticket, login->tickets, &start->cookie_value, p, err);
 }
 
 /* ---- the callback's query ------------------------------------------------ */
@@ -92,8 +91,7 @@ apr_status_t abb_login_open_attempt(const abb_login_t *login, const abb_login_ca
         return abb_error_set(err, ABB_EATTEMPT,
                              "the browser did not bring back the cookie of this sign-in");
     }
-    status = abb_ticket_decode(cookie, login->sessions->keyring, login->sessions->audience, now,
-                               ticket, p, err);
+    status = abb_ticket_decode(cookie, login->tickets, now, ticket, p, err);
     if (status != APR_SUCCESS) {
         return status;
     }

@@ -63,11 +63,16 @@ const char *abb_ticket_name(const abb_ticket_t *ticket, apr_pool_t *p)
     return state + ABB_TICKET_STATE_LENGTH - ABB_TICKET_NAME_LENGTH;
 }
 
-apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, const abb_crypto_keyring_t *ring,
-                               const char *audience, const char **value, apr_pool_t *p,
-                               abb_error_t *err)
+apr_status_t abb_ticket_create_sealer(abb_crypto_sealer_t **sealer,
+                                      const abb_crypto_keyring_t *ring, const char *audience,
+                                      apr_pool_t *p, abb_error_t *err)
 {
-    abb_crypto_context_t context = {PURPOSE, audience, NULL, 0};
+    return abb_crypto_sealer_create(sealer, ring, PURPOSE, audience, p, err);
+}
+
+apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, abb_crypto_sealer_t *sealer,
+                               const char **value, apr_pool_t *p, abb_error_t *err)
+{
     apr_size_t path_size = strlen(ticket->return_path) + 1;
     apr_size_t workspaces_size = strlen(ticket->workspaces) + 1;
     apr_size_t size = FIXED_SIZE + path_size + workspaces_size;
@@ -82,7 +87,7 @@ apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, const abb_crypto_keyr
     memcpy(text + 9, ticket->id, ABB_TICKET_ID_SIZE);
     memcpy(text + FIXED_SIZE, ticket->return_path, path_size);
     memcpy(text + FIXED_SIZE + path_size, ticket->workspaces, workspaces_size);
-    status = abb_crypto_seal(ring, &context, text, size, &sealed, &sealed_size, p, err);
+    status = abb_crypto_sealer_seal(sealer, NULL, 0, text, size, &sealed, &sealed_size, p, err);
     if (status == APR_SUCCESS) {
         *value = abb_text_base64url_encode(sealed, sealed_size, p);
     }
@@ -109,18 +114,16 @@ static int read_text(const unsigned char *text, apr_size_t size, abb_ticket_t *t
     return 1;
 }
 
-apr_status_t abb_ticket_decode(const char *value, const abb_crypto_keyring_t *ring,
-                               const char *audience, apr_time_t now, abb_ticket_t *ticket,
-                               apr_pool_t *p, abb_error_t *err)
+apr_status_t abb_ticket_decode(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
+                               abb_ticket_t *ticket, apr_pool_t *p, abb_error_t *err)
 {
-    abb_crypto_context_t context = {PURPOSE, audience, NULL, 0};
     unsigned char *sealed;
     unsigned char *text;
     apr_size_t sealed_size;
     apr_size_t size;
 
     if (abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
-        abb_crypto_open(ring, &context, sealed, sealed_size, &text, &size, p, NULL) !=
+        abb_crypto_sealer_open(sealer, NULL, 0, sealed, sealed_size, &text, &size, p, NULL) !=
             APR_SUCCESS ||
         !read_text(text, size, ticket)) {
         return abb_error_set(err, ABB_EATTEMPT, "the sign-in cookie does not open");

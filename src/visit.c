@@ -64,7 +64,7 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
 
 abb_login_t abb_visit_login(const abb_visit_t *visit)
 {
-    abb_login_t login = {&visit->site->sessions, &visit->site->bitbucket};
+    abb_login_t login = {&visit->site->sessions, &visit->site->bitbucket, visit->site->tickets};
 
     return login;
 }
@@ -103,8 +103,8 @@ static apr_time_t time_of_attempt(const abb_visit_t *visit, request_rec *r, cons
 {
     abb_ticket_t ticket;
 
-    return abb_ticket_decode(value, &visit->site->keyring, visit->site->sessions.audience,
-                             apr_time_now(), &ticket, r->pool, NULL) == APR_SUCCESS
+    return abb_ticket_decode(value, visit->site->tickets, apr_time_now(), &ticket, r->pool, NULL) ==
+                   APR_SUCCESS
                ? ticket.issued_at
                : 0;
 }

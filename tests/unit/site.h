@@ -56,6 +56,7 @@ static inline void site_set_bitbucket(site_t *site)
     bitbucket->http_settings.connect_timeout = apr_time_from_sec(5);
     bitbucket->http_settings.total_timeout = apr_time_from_sec(10);
     bitbucket->http_settings.user_agent = "unit-test/1";
+    abb_bitbucket_settle(bitbucket, site->p);
 }
 
 static inline int site_create(void **state)

@@ -367,12 +367,14 @@ static void the_browser_is_sent_with_all_parameters(void **state)
     site_t *site = *state;
 
     site->bitbucket.client_id = "k&y=1";
+    abb_bitbucket_settle(&site->bitbucket, site->p);
     assert_string_equal(abb_bitbucket_authorize_url(&site->bitbucket, "st-_8", site->p),
                         "https://bitbucket.org/site/oauth2/authorize?response_type=code"
                         "&client_id=k%26y%3D1&redirect_uri=https%3A%2F%2Fwiki.example.com"
                         "%2Fbitbucket%2Fcallback&state=st-_8");
     site->bitbucket.scope = "account email";
     site->bitbucket.authorize_url = "https://bitbucket.org/site?a=b";
+    abb_bitbucket_settle(&site->bitbucket, site->p);
     assert_string_equal(abb_bitbucket_authorize_url(&site->bitbucket, "s", site->p),
                         "https://bitbucket.org/site?a=b&response_type=code"
                         "&client_id=k%26y%3D1&redirect_uri=https%3A%2F%2Fwiki.example.com"

@@ -1,6 +1,13 @@
 /* t_crypto: published vectors, and what must not open. */
 #include "abb_crypto.h"
 
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "unit.h"
 
 #define TEXT "attack at dawn"
@@ -31,6 +38,18 @@ static abb_crypto_keyring_t make_ring(int count, int first)
         memset(ring.keys[i].bytes, first + i, ABB_CRYPTO_KEY_SIZE);
     }
     return ring;
+}
+
+/* Stands before the C library's: gives real bytes, but none when a test says so. */
+static int entropy_is_out;
+
+int getentropy(void *bytes, size_t size)
+{
+    if (entropy_is_out || size > 256) {
+        errno = EIO;
+        return -1;
+    }
+    return getrandom(bytes, size, 0) == (ssize_t)size ? 0 : -1;
 }
 
 /* ---- random bytes, hashes, keys --------------------------------------------- */
@@ -65,6 +84,33 @@ static void random_bytes_vary_in_each_bit(void **state)
         assert_int_equal(ones[i], 0xff);
         assert_int_equal(zeros[i], 0xff);
     }
+}
+
+static void large_wishes_for_random_bytes_are_met(void **state)
+{
+    static const unsigned char blank[1000] = {0};
+
+    for (apr_size_t size = 250; size <= 1000; size += 5) {
+        unsigned char *bytes = unit_bytes(blank, size, *state);
+
+        assert_int_equal(abb_crypto_random(bytes, size, NULL), APR_SUCCESS);
+        for (apr_size_t i = 0; i + 8 <= size; ++i) {
+            assert_memory_not_equal(bytes + i, blank, 8);
+        }
+    }
+}
+
+static void no_random_bytes_are_an_error(void **state)
+{
+    unsigned char bytes[32];
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    entropy_is_out = 1;
+    assert_int_equal(abb_crypto_random(bytes, sizeof(bytes), &err), ABB_ECRYPTO);
+    entropy_is_out = 0;
+    assert_int_equal(err.status, ABB_ECRYPTO);
+    assert_int_equal(abb_crypto_random(bytes, sizeof(bytes), NULL), APR_SUCCESS);
 }
 
 /* FIPS 180-4's examples (NIST, "Cryptographic Standards and Guidelines: Example Values"). */
@@ -107,9 +153,23 @@ static void a_million_bytes_are_hashed(void **state)
 
     assert_int_equal(abb_crypto_hash(text, 1000000, NULL, 0, hash, NULL), APR_SUCCESS);
     assert_memory_equal(
-        hash,
-        from_hex("cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0", *state),
+        hash, from_hex("cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0", *state),
         sizeof(hash));
+}
+
+/* What one call leaves behind is not in the way of the next, nor after a release. */
+static void hashes_are_alike_however_often(void **state)
+{
+    unsigned char *expected = from_hex(sha256_vectors[1].hash, *state);
+    unsigned char hash[ABB_CRYPTO_KEY_SIZE];
+
+    for (int i = 0; i < 100; ++i) {
+        assert_int_equal(abb_crypto_hash("ab", 2, "c", 1, hash, NULL), APR_SUCCESS);
+        assert_memory_equal(hash, expected, sizeof(hash));
+        if (i % 10 == 0) {
+            abb_crypto_release();
+        }
+    }
 }
 
 static void absent_texts_hash_like_empty_ones(void **state)
@@ -285,9 +345,9 @@ static void check_opens(const abb_crypto_keyring_t *ring, const abb_crypto_conte
     abb_error_t err;
 
     abb_error_clear(&err);
-    assert_int_equal(abb_crypto_open(ring, context, sealed->bytes, sealed->size, &opened,
-                                     &opened_size, p, &err),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_crypto_open(ring, context, sealed->bytes, sealed->size, &opened, &opened_size, p, &err),
+        APR_SUCCESS);
     assert_int_equal(err.status, APR_SUCCESS);
     assert_int_equal(opened_size, size);
     assert_memory_equal(opened, text, size);
@@ -420,9 +480,8 @@ static void cut_and_lengthened_text_is_refused(void **state)
 
     for (apr_size_t size = 0; size < sealed.size; ++size) {
         check_refused(&ring, &plain, unit_bytes(sealed.bytes, size, *state), size, "cut", *state);
-        check_refused(&ring, &plain,
-                      unit_bytes(sealed.bytes + sealed.size - size, size, *state), size,
-                      "cut at its start", *state);
+        check_refused(&ring, &plain, unit_bytes(sealed.bytes + sealed.size - size, size, *state),
+                      size, "cut at its start", *state);
     }
     memcpy(longer, sealed.bytes, sealed.size);
     check_refused(&ring, &plain, longer, sealed.size + 1, "lengthened", *state);
@@ -609,12 +668,369 @@ static void opened_text_is_wiped_with_its_pool(void **state)
     assert_int_equal(wiped.left, 0);
 }
 
+/* ---- sealers --------------------------------------------------------------------- */
+
+/* More than are ever kept ready, so that some threads find none. */
+#define THREADS 24
+#define TEXTS_PER_THREAD 500
+#define NONCE_AT 5
+#define NONCE_LENGTH 24
+
+static abb_crypto_sealer_t *make_sealer(const abb_crypto_keyring_t *ring, apr_pool_t *p)
+{
+    abb_crypto_sealer_t *sealer;
+
+    assert_int_equal(abb_crypto_sealer_create(&sealer, ring, plain.purpose, plain.realm, p, NULL),
+                     APR_SUCCESS);
+    return sealer;
+}
+
+static sealed_t seal_labelled(abb_crypto_sealer_t *sealer, const char *label, const void *text,
+                              apr_size_t size, apr_pool_t *p)
+{
+    apr_size_t label_size = label ? strlen(label) : 0;
+    sealed_t sealed;
+    unsigned char *bytes;
+
+    assert_int_equal(abb_crypto_sealer_seal(sealer, label, label_size, text, size, &bytes,
+                                            &sealed.size, p, NULL),
+                     APR_SUCCESS);
+    assert_int_equal(sealed.size, size + ABB_CRYPTO_SEAL_OVERHEAD);
+    sealed.bytes = unit_bytes(bytes, sealed.size, p);
+    return sealed;
+}
+
+static void check_sealer_opens(abb_crypto_sealer_t *sealer, const char *label,
+                               const sealed_t *sealed, const void *text, apr_size_t size,
+                               apr_pool_t *p)
+{
+    unsigned char *opened;
+    apr_size_t opened_size;
+
+    assert_int_equal(abb_crypto_sealer_open(sealer, label, label ? strlen(label) : 0, sealed->bytes,
+                                            sealed->size, &opened, &opened_size, p, NULL),
+                     APR_SUCCESS);
+    assert_int_equal(opened_size, size);
+    assert_memory_equal(opened, text, size);
+    assert_int_equal(opened[size], '\0');
+}
+
+static void check_sealer_refuses(abb_crypto_sealer_t *sealer, const char *label, const void *bytes,
+                                 apr_size_t size, const char *what, apr_pool_t *p)
+{
+    apr_size_t label_size = label ? strlen(label) : 0;
+    unsigned char *opened;
+    apr_size_t opened_size;
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    if (abb_crypto_sealer_open(sealer, label, label_size, bytes, size, &opened, &opened_size, p,
+                               &err) != ABB_ESEAL) {
+        fail_msg("%s: it opens", what);
+    }
+    assert_int_equal(err.status, ABB_ESEAL);
+    assert_string_equal(err.text, "sealed text does not open");
+}
+
+/* Sealed and opened with or without a sealer, it is the same. */
+static void a_sealer_keeps_to_the_one_form(void **state)
+{
+    static const apr_size_t sizes[] = {0, 1, 16, 33, 65536};
+    abb_crypto_keyring_t ring = make_ring(2, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(sizes); ++i) {
+        char *text = unit_bytes(unit_repeat('t', sizes[i], *state), sizes[i], *state);
+        sealed_t by_sealer = seal_labelled(sealer, NULL, text, sizes[i], *state);
+        sealed_t by_hand = seal(&ring, &plain, text, sizes[i], *state);
+
+        check_opens(&ring, &plain, &by_sealer, text, sizes[i], *state);
+        check_sealer_opens(sealer, NULL, &by_sealer, text, sizes[i], *state);
+        check_sealer_opens(sealer, NULL, &by_hand, text, sizes[i], *state);
+        check_sealer_opens(make_sealer(&ring, *state), NULL, &by_sealer, text, sizes[i], *state);
+    }
+}
+
+/* The salt may stay, the nonce never does. */
+static void a_sealer_never_seals_alike(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+    sealed_t seals[100];
+
+    for (int i = 0; i < 100; ++i) {
+        seals[i] = seal_labelled(sealer, NULL, TEXT, sizeof(TEXT), *state);
+        for (int j = 0; j < i; ++j) {
+            assert_memory_equal(seals[i].bytes, seals[j].bytes, 17);
+            assert_memory_not_equal(seals[i].bytes + 17, seals[j].bytes + 17, 12);
+            assert_memory_not_equal(seals[i].bytes + 29, seals[j].bytes + 29, sizeof(TEXT));
+        }
+    }
+}
+
+static void a_sealer_draws_a_salt_of_its_own(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    sealed_t one = seal_labelled(make_sealer(&ring, *state), NULL, TEXT, sizeof(TEXT), *state);
+    sealed_t other = seal_labelled(make_sealer(&ring, *state), NULL, TEXT, sizeof(TEXT), *state);
+
+    assert_memory_equal(one.bytes, other.bytes, 5);
+    assert_memory_not_equal(one.bytes + 5, other.bytes + 5, 12);
+}
+
+/* A million texts, then another salt. */
+static void a_sealer_changes_its_salt_in_time(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+    sealed_t first = seal_labelled(sealer, NULL, "x", 1, *state);
+    apr_pool_t *p;
+
+    assert_int_equal(apr_pool_create(&p, *state), APR_SUCCESS);
+    for (int i = 1; i <= 1 << 20; ++i) {
+        unsigned char *sealed;
+        apr_size_t size;
+
+        assert_int_equal(abb_crypto_sealer_seal(sealer, NULL, 0, "x", 1, &sealed, &size, p, NULL),
+                         APR_SUCCESS);
+        assert_int_equal(memcmp(sealed + NONCE_AT, first.bytes + NONCE_AT, 12) == 0, i < 1 << 20);
+        if (i % 1000 == 0) {
+            apr_pool_clear(p);
+        }
+    }
+    check_sealer_opens(sealer, NULL, &first, "x", 1, *state);
+}
+
+static void a_text_opens_with_its_own_label_only(void **state)
+{
+    static const char *const labels[] = {NULL, "a", "ab", "b", "slot-1", "slot-2", "slot-1 "};
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(labels); ++i) {
+        sealed_t sealed = seal_labelled(sealer, labels[i], TEXT, sizeof(TEXT), *state);
+
+        for (apr_size_t j = 0; j < UNIT_COUNT(labels); ++j) {
+            if (i == j) {
+                check_sealer_opens(sealer, labels[j], &sealed, TEXT, sizeof(TEXT), *state);
+            }
+            else {
+                check_sealer_refuses(sealer, labels[j], sealed.bytes, sealed.size, "other label",
+                                     *state);
+            }
+        }
+        if (labels[i]) {
+            check_refused(&ring, &plain, sealed.bytes, sealed.size, "a label left out", *state);
+        }
+    }
+}
+
+/* A label cannot pass for part of the realm: the realm is in the key. */
+static void a_label_is_no_part_of_the_realm(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+    abb_crypto_sealer_t *longer;
+    sealed_t sealed = seal_labelled(sealer, ".org", TEXT, sizeof(TEXT), *state);
+
+    assert_int_equal(abb_crypto_sealer_create(&longer, &ring, plain.purpose,
+                                              apr_pstrcat(*state, plain.realm, ".org", NULL),
+                                              *state, NULL),
+                     APR_SUCCESS);
+    check_sealer_refuses(longer, NULL, sealed.bytes, sealed.size, "label as realm", *state);
+}
+
+static void a_sealer_notices_each_changed_bit(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(2, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+    sealed_t sealed = seal_labelled(sealer, "slot", TEXT, sizeof(TEXT), *state);
+
+    for (apr_size_t i = 0; i < sealed.size; ++i) {
+        for (int bit = 1; bit < 256; bit <<= 1) {
+            sealed.bytes[i] ^= (unsigned char)bit;
+            check_sealer_refuses(sealer, "slot", sealed.bytes, sealed.size, "changed bit", *state);
+            sealed.bytes[i] ^= (unsigned char)bit;
+            check_sealer_opens(sealer, "slot", &sealed, TEXT, sizeof(TEXT), *state);
+        }
+    }
+    for (apr_size_t size = 0; size < sealed.size; ++size) {
+        check_sealer_refuses(sealer, "slot", unit_bytes(sealed.bytes, size, *state), size, "cut",
+                             *state);
+    }
+}
+
+static void a_sealer_opens_with_all_its_keys(void **state)
+{
+    abb_crypto_keyring_t all = make_ring(ABB_CRYPTO_KEYS_MAX, 1);
+    abb_crypto_keyring_t none = make_ring(0, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&all, *state);
+
+    for (int i = 0; i < ABB_CRYPTO_KEYS_MAX; ++i) {
+        abb_crypto_keyring_t one = make_ring(1, 1 + i);
+        sealed_t by_one = seal_labelled(make_sealer(&one, *state), NULL, TEXT, 4, *state);
+
+        check_sealer_opens(sealer, NULL, &by_one, TEXT, 4, *state);
+        check_sealer_refuses(make_sealer(&none, *state), NULL, by_one.bytes, by_one.size, "no keys",
+                             *state);
+    }
+    check_opens(&all, &plain, (sealed_t[]){seal_labelled(sealer, NULL, TEXT, 4, *state)}, TEXT, 4,
+                *state);
+}
+
+/* More salts than are kept ready: each text still opens, in any order. */
+static void texts_of_many_sealers_open(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+    sealed_t seals[100];
+
+    for (int i = 0; i < 100; ++i) {
+        seals[i] = seal_labelled(make_sealer(&ring, *state), NULL, &i, sizeof(i), *state);
+    }
+    for (int round = 0; round < 3; ++round) {
+        for (int i = 0; i < 100; ++i) {
+            check_sealer_opens(sealer, NULL, &seals[i], &i, sizeof(i), *state);
+        }
+    }
+}
+
+static void a_sealer_without_random_bytes_seals_nothing(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+
+    for (int i = 0; i < 2; ++i) {
+        unsigned char *sealed;
+        apr_size_t size;
+        abb_error_t err;
+
+        abb_error_clear(&err);
+        entropy_is_out = 1;
+        assert_int_equal(
+            abb_crypto_sealer_seal(sealer, NULL, 0, TEXT, 4, &sealed, &size, *state, &err),
+            ABB_ECRYPTO);
+        entropy_is_out = 0;
+        assert_int_equal(err.status, ABB_ECRYPTO);
+        /* The second time there is a key ready. */
+        seal_labelled(sealer, NULL, TEXT, 4, *state);
+    }
+}
+
+typedef struct {
+    abb_crypto_sealer_t *sealer;
+    apr_pool_t *p;
+    unsigned char nonces[TEXTS_PER_THREAD][NONCE_LENGTH];
+    int failures;
+} worker_t;
+
+static void *seal_and_open(void *data)
+{
+    worker_t *worker = data;
+
+    for (int i = 0; i < TEXTS_PER_THREAD; ++i) {
+        unsigned char *sealed;
+        unsigned char *text;
+        apr_size_t sealed_size;
+        apr_size_t size;
+
+        if (abb_crypto_sealer_seal(worker->sealer, &i, sizeof(i), TEXT, sizeof(TEXT), &sealed,
+                                   &sealed_size, worker->p, NULL) != APR_SUCCESS ||
+            abb_crypto_sealer_open(worker->sealer, &i, sizeof(i), sealed, sealed_size, &text, &size,
+                                   worker->p, NULL) != APR_SUCCESS ||
+            size != sizeof(TEXT) || memcmp(text, TEXT, size) != 0) {
+            ++worker->failures;
+            continue;
+        }
+        memcpy(worker->nonces[i], sealed + NONCE_AT, NONCE_LENGTH);
+    }
+    return NULL;
+}
+
+static int compare_nonces(const void *a, const void *b)
+{
+    return memcmp(a, b, NONCE_LENGTH);
+}
+
+static void check_all_differ(unsigned char (*nonces)[NONCE_LENGTH], apr_size_t count)
+{
+    qsort(nonces, count, NONCE_LENGTH, compare_nonces);
+    for (apr_size_t i = 1; i < count; ++i) {
+        assert_memory_not_equal(nonces[i - 1], nonces[i], NONCE_LENGTH);
+    }
+}
+
+static void threads_share_a_sealer(void **state)
+{
+    static unsigned char nonces[THREADS * TEXTS_PER_THREAD][NONCE_LENGTH];
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+    worker_t *workers = apr_pcalloc(*state, THREADS * sizeof(*workers));
+    pthread_t threads[THREADS];
+
+    for (int i = 0; i < THREADS; ++i) {
+        workers[i].sealer = sealer;
+        assert_int_equal(apr_pool_create_unmanaged_ex(&workers[i].p, NULL, NULL), APR_SUCCESS);
+        assert_int_equal(pthread_create(&threads[i], NULL, seal_and_open, &workers[i]), 0);
+    }
+    for (int i = 0; i < THREADS; ++i) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(workers[i].failures, 0);
+        memcpy(nonces[i * TEXTS_PER_THREAD], workers[i].nonces, sizeof(workers[i].nonces));
+        apr_pool_destroy(workers[i].p);
+    }
+    check_all_differ(nonces, THREADS * TEXTS_PER_THREAD);
+}
+
+/* A child inherits the derived key, and still seals nothing as its parent or sister does. */
+static void children_share_no_nonce_with_their_parent(void **state)
+{
+    abb_crypto_keyring_t ring = make_ring(1, 1);
+    abb_crypto_sealer_t *sealer = make_sealer(&ring, *state);
+    unsigned char nonces[3 * 100][NONCE_LENGTH];
+    int ends[2];
+
+    seal_labelled(sealer, NULL, TEXT, 4, *state);
+    assert_int_equal(pipe(ends), 0);
+    for (int child = 0; child < 2; ++child) {
+        pid_t pid = fork();
+        int status;
+
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            for (int i = 0; i < 100; ++i) {
+                sealed_t sealed = seal_labelled(sealer, NULL, TEXT, 4, *state);
+
+                if (write(ends[1], sealed.bytes + NONCE_AT, NONCE_LENGTH) != NONCE_LENGTH) {
+                    _exit(1);
+                }
+            }
+            _exit(0);
+        }
+        for (int i = 0; i < 100; ++i) {
+            assert_int_equal(read(ends[0], nonces[child * 100 + i], NONCE_LENGTH), NONCE_LENGTH);
+        }
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+    }
+    for (int i = 0; i < 100; ++i) {
+        memcpy(nonces[200 + i], seal_labelled(sealer, NULL, TEXT, 4, *state).bytes + NONCE_AT,
+               NONCE_LENGTH);
+    }
+    close(ends[0]);
+    close(ends[1]);
+    check_all_differ(nonces, 300);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         UNIT_TEST(algorithms_load_more_than_once),
         UNIT_TEST(random_bytes_vary_in_each_bit),
+        UNIT_TEST(large_wishes_for_random_bytes_are_met),
+        UNIT_TEST(no_random_bytes_are_an_error),
         UNIT_TEST(hashes_are_sha_256_of_both_texts),
+        UNIT_TEST(hashes_are_alike_however_often),
         UNIT_TEST(a_million_bytes_are_hashed),
         UNIT_TEST(absent_texts_hash_like_empty_ones),
         UNIT_TEST(codes_are_hmac_sha_256),
@@ -639,6 +1055,18 @@ int main(void)
         UNIT_TEST(all_keys_open_but_the_first_seals),
         UNIT_TEST(a_key_taken_from_the_ring_opens_no_more),
         UNIT_TEST(opened_text_is_wiped_with_its_pool),
+        UNIT_TEST(a_sealer_keeps_to_the_one_form),
+        UNIT_TEST(a_sealer_never_seals_alike),
+        UNIT_TEST(a_sealer_draws_a_salt_of_its_own),
+        UNIT_TEST(a_sealer_changes_its_salt_in_time),
+        UNIT_TEST(a_text_opens_with_its_own_label_only),
+        UNIT_TEST(a_label_is_no_part_of_the_realm),
+        UNIT_TEST(a_sealer_notices_each_changed_bit),
+        UNIT_TEST(a_sealer_opens_with_all_its_keys),
+        UNIT_TEST(texts_of_many_sealers_open),
+        UNIT_TEST(a_sealer_without_random_bytes_seals_nothing),
+        UNIT_TEST(threads_share_a_sealer),
+        UNIT_TEST(children_share_no_nonce_with_their_parent),
     };
 
     return cmocka_run_group_tests(tests, begin, unit_end);

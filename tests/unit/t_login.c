@@ -13,6 +13,14 @@ typedef struct {
     apr_array_header_t *workspaces;
 } place_t;
 
+/* As when a child starts: with the site's keys and audience as they are now. */
+static void start_child(place_t *place)
+{
+    assert_int_equal(abb_ticket_create_sealer(&place->login.tickets, place->site->sessions.keyring,
+                                              place->site->sessions.audience, place->site->p, NULL),
+                     APR_SUCCESS);
+}
+
 static place_t place_of(void **state)
 {
     place_t place;
@@ -20,6 +28,7 @@ static place_t place_of(void **state)
     place.site = *state;
     place.login.sessions = &place.site->sessions;
     place.login.bitbucket = &place.site->bitbucket;
+    start_child(&place);
     place.workspaces = apr_array_make(place.site->p, 4, sizeof(const char *));
     return place;
 }
@@ -197,12 +206,15 @@ static void attempts_of_another_site_or_key_are_refused(void **state)
     assert_int_equal(abb_session_set_audience(&place.site->sessions, "key",
                                               "https://evil.example.com", place.site->p, NULL),
                      APR_SUCCESS);
+    start_child(&place);
     check_attempt(&place, own, start.cookie_value, NOW, ABB_EATTEMPT);
     assert_int_equal(
         abb_session_set_audience(&place.site->sessions, "key", SITE_ORIGIN, place.site->p, NULL),
         APR_SUCCESS);
+    start_child(&place);
     check_attempt(&place, own, start.cookie_value, NOW, APR_SUCCESS);
     place.site->ring.keys[0].bytes[0] ^= 1;
+    start_child(&place);
     check_attempt(&place, own, start.cookie_value, NOW, ABB_EATTEMPT);
 }
 

@@ -22,11 +22,21 @@ static abb_ticket_t make_ticket(int attempt)
     return ticket;
 }
 
+static abb_crypto_sealer_t *sealer_of(const abb_crypto_keyring_t *keys, const char *site,
+                                      apr_pool_t *p)
+{
+    abb_crypto_sealer_t *sealer;
+
+    assert_int_equal(abb_ticket_create_sealer(&sealer, keys, site, p, NULL), APR_SUCCESS);
+    return sealer;
+}
+
 static const char *encode(const abb_ticket_t *ticket, apr_pool_t *p)
 {
     const char *value = NULL;
 
-    assert_int_equal(abb_ticket_encode(ticket, &ring, SITE, &value, p, NULL), APR_SUCCESS);
+    assert_int_equal(abb_ticket_encode(ticket, sealer_of(&ring, SITE, p), &value, p, NULL),
+                     APR_SUCCESS);
     assert_non_null(value);
     return unit_bytes(value, strlen(value) + 1, p);
 }
@@ -34,22 +44,24 @@ static const char *encode(const abb_ticket_t *ticket, apr_pool_t *p)
 static void check_refused(const char *value, const abb_crypto_keyring_t *keys, const char *site,
                           apr_time_t now, apr_pool_t *p)
 {
+    abb_crypto_sealer_t *sealer = sealer_of(keys, site, p);
     abb_ticket_t ticket;
     abb_error_t err;
 
     abb_error_clear(&err);
-    if (abb_ticket_decode(value, keys, site, now, &ticket, p, &err) != ABB_EATTEMPT) {
+    if (abb_ticket_decode(value, sealer, now, &ticket, p, &err) != ABB_EATTEMPT) {
         fail_msg("'%.100s' opens", value);
     }
     assert_int_equal(err.status, ABB_EATTEMPT);
-    assert_int_equal(abb_ticket_decode(value, keys, site, now, &ticket, p, NULL), ABB_EATTEMPT);
+    assert_int_equal(abb_ticket_decode(value, sealer, now, &ticket, p, NULL), ABB_EATTEMPT);
 }
 
 static int opens_at(const char *value, apr_time_t now, apr_pool_t *p)
 {
     abb_ticket_t ticket;
 
-    return abb_ticket_decode(value, &ring, SITE, now, &ticket, p, NULL) == APR_SUCCESS;
+    return abb_ticket_decode(value, sealer_of(&ring, SITE, p), now, &ticket, p, NULL) ==
+           APR_SUCCESS;
 }
 
 /* ---- the attempt ---------------------------------------------------------------- */
@@ -141,8 +153,17 @@ static void check_refused_state(const char *text)
 static void garbage_is_no_state(void **state)
 {
     static const char *const texts[] = {
-        NULL, "", "x", "null", "AQ", "%00", "../../etc/passwd", "<script>alert(1)</script>",
-        "====", "\xff\xfe", "                                            ",
+        NULL,
+        "",
+        "x",
+        "null",
+        "AQ",
+        "%00",
+        "../../etc/passwd",
+        "<script>alert(1)</script>",
+        "====",
+        "\xff\xfe",
+        "                                            ",
         "============================================",
         "0000000000000000000000000000000000000000000000000000000000000000",
     };
@@ -215,8 +236,8 @@ static void the_name_is_the_same_wherever_the_attempt_is_known(void **state)
     assert_non_null(strstr(text, name));
     assert_int_equal(abb_ticket_parse_state(text, &parsed, NULL), APR_SUCCESS);
     assert_string_equal(abb_ticket_name(&parsed, *state), name);
-    assert_int_equal(abb_ticket_decode(encode(&ticket, *state), &ring, SITE, NOW, &opened, *state,
-                                       NULL),
+    assert_int_equal(abb_ticket_decode(encode(&ticket, *state), sealer_of(&ring, SITE, *state), NOW,
+                                       &opened, *state, NULL),
                      APR_SUCCESS);
     assert_string_equal(abb_ticket_name(&opened, *state), name);
 }
@@ -256,7 +277,8 @@ static void check_round_trip(const char *path, const char *workspaces, int attem
     ticket.workspaces = workspaces;
     value = encode(&ticket, p);
     assert_string_equal(abb_text_percent_encode(value, p), value);
-    assert_int_equal(abb_ticket_decode(value, &ring, SITE, NOW, &opened, p, &err), APR_SUCCESS);
+    assert_int_equal(abb_ticket_decode(value, sealer_of(&ring, SITE, p), NOW, &opened, p, &err),
+                     APR_SUCCESS);
     assert_int_equal(err.status, APR_SUCCESS);
     assert_memory_equal(opened.id, ticket.id, ABB_TICKET_ID_SIZE);
     assert_int_equal(opened.attempt, attempt);
@@ -318,8 +340,13 @@ static void clocks_may_differ_by_two_minutes(void **state)
 static void foreign_sites_and_keys_are_refused(void **state)
 {
     static const char *const sites[] = {
-        "", "key@wiki.example.org", "other@wiki.example.com", "key@wiki.example.co",
-        "key@wiki.example.com ", "KEY@wiki.example.com", "ey@wiki.example.com",
+        "",
+        "key@wiki.example.org",
+        "other@wiki.example.com",
+        "key@wiki.example.co",
+        "key@wiki.example.com ",
+        "KEY@wiki.example.com",
+        "ey@wiki.example.com",
     };
     abb_crypto_keyring_t other = {1, {{{43}}}};
     abb_crypto_keyring_t both = {2, {{{43}}, {{42}}}};
@@ -331,8 +358,9 @@ static void foreign_sites_and_keys_are_refused(void **state)
         check_refused(value, &ring, sites[i], NOW, *state);
     }
     check_refused(value, &other, SITE, NOW, *state);
-    assert_int_equal(abb_ticket_decode(value, &both, SITE, NOW, &opened, *state, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_ticket_decode(value, sealer_of(&both, SITE, *state), NOW, &opened, *state, NULL),
+        APR_SUCCESS);
 }
 
 static void each_changed_character_is_noticed(void **state)
