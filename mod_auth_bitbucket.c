@@ -139,8 +139,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_fixups(abb_authn_fixups, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_insert_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
     ap_hook_insert_error_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
-    ap_register_output_filter(ABB_AUTHN_PRIVATE_FILTER, abb_authn_private_filter, NULL,
-                              AP_FTYPE_CONTENT_SET);
+    abb_authn_register_filter();
 
     ap_register_auth_provider(p, AUTHZ_PROVIDER_GROUP, "bitbucket-workspace",
                               AUTHZ_PROVIDER_VERSION, &abb_authn_workspace_provider,

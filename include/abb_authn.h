@@ -11,7 +11,6 @@
 
 #include <http_config.h>
 #include <mod_auth.h>
-#include <util_filter.h>
 
 /* post_read_request: the first act on every request, see abb_visit_begin. */
 int abb_authn_begin(request_rec *r);
@@ -32,9 +31,8 @@ int abb_authn_check_access(request_rec *r);
  */
 void abb_authn_insert_filter(request_rec *r);
 
-/* The filter that does it; to be registered under this name. */
-#define ABB_AUTHN_PRIVATE_FILTER "AUTH_BITBUCKET_PRIVATE"
-apr_status_t abb_authn_private_filter(ap_filter_t *filter, apr_bucket_brigade *brigade);
+/* Make the filter that does it known to httpd. Threads: start-up only. */
+void abb_authn_register_filter(void);
 
 /*
  * fixups: give a request that httpd made of another one (ErrorDocument, an

@@ -35,12 +35,21 @@ typedef struct abb_request_cookie_t {
     const char *value;
 } abb_request_cookie_t;
 
+/* What a request brought. */
+typedef struct abb_request_cookies_t {
+    /* The Cookie header as it came, NULL when there was none. */
+    const char *line;
+    /* The value of the first session cookie in it, NULL for none; ends by its length. */
+    const char *session;
+    apr_size_t session_length;
+} abb_request_cookies_t;
+
 /*
  * Take this module's cookies out of the request, so that no application behind
- * sees them. Returns the Cookie header as it came, NULL when there was none.
- * Lifetime: r->pool.
+ * sees them. Lifetime of what cookies points to: r->pool.
  */
-const char *abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings);
+void abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings,
+                              abb_request_cookies_t *cookies);
 
 /*
  * The value of the first cookie with a name in a Cookie header (may be NULL),

@@ -17,8 +17,8 @@ typedef struct abb_visit_t {
     /* Memory of what the visit keeps: that of the request that began it. */
     apr_pool_t *pool;
     abb_site_t *site;
-    /* The Cookie header as it came, NULL for none; applications do not see our part of it. */
-    const char *cookies;
+    /* As they came; applications do not see ours. */
+    abb_request_cookies_t cookies;
     /* NULL while not looked for, or not there. */
     abb_session_t *session;
     /* Workspaces that the place asked about, separated by spaces; NULL: none. */

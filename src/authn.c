@@ -6,6 +6,7 @@
 #include <http_log.h>
 #include <http_protocol.h>
 #include <http_request.h>
+#include <util_filter.h>
 
 #include "abb_authz.h"
 #include "abb_log.h"
@@ -21,7 +22,7 @@ static int is_ours(request_rec *r)
 {
     const char *type = ap_auth_type(r);
 
-    return type && ap_cstr_casecmp(type, AUTH_TYPE) == 0;
+    return type && (strcmp(type, AUTH_TYPE) == 0 || ap_cstr_casecmp(type, AUTH_TYPE) == 0);
 }
 
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
@@ -135,10 +136,10 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
 
 int abb_authn_check_access(request_rec *r)
 {
-    abb_visit_t *visit = is_ours(r) ? abb_visit_find(r) : NULL;
+    abb_visit_t *visit = abb_visit_find(r);
     int status;
 
-    if (!visit || !visit->session || visit->is_deciding) {
+    if (!visit || !visit->session || visit->is_deciding || !is_ours(r)) {
         return DECLINED;
     }
     visit->is_deciding = 1;
@@ -271,20 +272,28 @@ const authz_provider abb_authn_user_provider = {check_users, parse_users};
 
 /* ---- shared caches ------------------------------------------------------- */
 
+static ap_filter_rec_t *private_filter;
+
+static apr_status_t make_private(ap_filter_t *filter, apr_bucket_brigade *brigade)
+{
+    abb_request_make_private(filter->r);
+    ap_remove_output_filter(filter);
+    return ap_pass_brigade(filter->next, brigade);
+}
+
+void abb_authn_register_filter(void)
+{
+    private_filter = ap_register_output_filter("AUTH_BITBUCKET_PRIVATE", make_private, NULL,
+                                               AP_FTYPE_CONTENT_SET);
+}
+
 void abb_authn_insert_filter(request_rec *r)
 {
     const abb_visit_t *visit = r->main ? NULL : abb_visit_find(r);
 
     if (visit && visit->session && abb_config_place(r).is_private) {
-        ap_add_output_filter(ABB_AUTHN_PRIVATE_FILTER, NULL, r, r->connection);
+        ap_add_output_filter_handle(private_filter, NULL, r, r->connection);
     }
-}
-
-apr_status_t abb_authn_private_filter(ap_filter_t *filter, apr_bucket_brigade *brigade)
-{
-    abb_request_make_private(filter->r);
-    ap_remove_output_filter(filter);
-    return ap_pass_brigade(filter->next, brigade);
 }
 
 int abb_authn_begin(request_rec *r)

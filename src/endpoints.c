@@ -204,7 +204,7 @@ static int handle_callback(abb_visit_t *visit, request_rec *r)
     }
     name = attempt_cookie_name(visit, r, callback.state);
     if (abb_login_open_attempt(&login, &callback,
-                               name ? abb_request_find_cookie(visit->cookies, name, r->pool) : NULL,
+                               name ? abb_request_find_cookie(visit->cookies.line, name, r->pool) : NULL,
                                apr_time_now(), &ticket, r->pool, &err) != APR_SUCCESS) {
         return heal(visit, r, &callback, NULL, &err);
     }

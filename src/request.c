@@ -55,24 +55,59 @@ static int has_prefix(const cookie_place_t *place, const char *prefix, apr_size_
     return place->name_length > length && memcmp(place->name, prefix, length) == 0;
 }
 
-const char *abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings)
-{
-    const char *cookies = apr_table_get(r->headers_in, "Cookie");
-    apr_size_t name_length = strlen(settings->session_name);
-    apr_size_t prefix_length = strlen(settings->ticket_prefix);
-    cookie_place_t place;
-    char *kept;
-    char *out;
-    int is_changed = 0;
+/* The lengths of the names that are ours. */
+typedef struct {
+    const abb_cookie_settings_t *settings;
+    apr_size_t name_length;
+    apr_size_t prefix_length;
+} our_names_t;
 
-    if (!cookies) {
-        return NULL;
+/* What a line holds. */
+typedef struct {
+    int ours;
+    int others;
+} cookie_count_t;
+
+static int is_session(const cookie_place_t *place, const our_names_t *names)
+{
+    return has_name(place, names->settings->session_name, names->name_length);
+}
+
+static int is_ticket(const cookie_place_t *place, const our_names_t *names)
+{
+    return has_prefix(place, names->settings->ticket_prefix, names->prefix_length);
+}
+
+/* Find the first session cookie of a line and count. */
+static cookie_count_t find_session(abb_request_cookies_t *cookies, const our_names_t *names)
+{
+    cookie_count_t count = {0, 0};
+    cookie_place_t place;
+
+    for (const char *at = cookies->line; next_cookie(at, &place); at = place.end) {
+        if (is_session(&place, names)) {
+            if (!cookies->session) {
+                cookies->session = place.value;
+                cookies->session_length = place.value_length;
+            }
+            ++count.ours;
+        }
+        else {
+            *(is_ticket(&place, names) ? &count.ours : &count.others) += 1;
+        }
     }
-    kept = out = apr_palloc(r->pool, 2 * strlen(cookies) + 1);
-    for (const char *at = cookies; next_cookie(at, &place); at = place.end) {
-        if (has_name(&place, settings->session_name, name_length) ||
-            has_prefix(&place, settings->ticket_prefix, prefix_length)) {
-            is_changed = 1;
+    return count;
+}
+
+/* The line without our cookies. Lifetime: p. */
+static const char *without_ours(const char *line, const our_names_t *names, apr_pool_t *p)
+{
+    char *kept = apr_palloc(p, 2 * strlen(line) + 1);
+    char *out = kept;
+    cookie_place_t place;
+
+    for (const char *at = line; next_cookie(at, &place); at = place.end) {
+        if (is_session(&place, names) || is_ticket(&place, names)) {
             continue;
         }
         if (out > kept) {
@@ -81,13 +116,28 @@ const char *abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t
         out = apr_cpystrn(out, place.name, (apr_size_t)(place.end - place.name) + 1);
     }
     *out = '\0';
-    if (is_changed && out == kept) {
+    return kept;
+}
+
+void abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings,
+                              abb_request_cookies_t *cookies)
+{
+    our_names_t names = {settings, strlen(settings->session_name), strlen(settings->ticket_prefix)};
+    cookie_count_t count;
+
+    cookies->line = apr_table_get(r->headers_in, "Cookie");
+    cookies->session = NULL;
+    cookies->session_length = 0;
+    if (!cookies->line) {
+        return;
+    }
+    count = find_session(cookies, &names);
+    if (count.ours && count.others) {
+        apr_table_setn(r->headers_in, "Cookie", without_ours(cookies->line, &names, r->pool));
+    }
+    else if (count.ours) {
         apr_table_unset(r->headers_in, "Cookie");
     }
-    else if (is_changed) {
-        apr_table_setn(r->headers_in, "Cookie", kept);
-    }
-    return cookies;
 }
 
 const char *abb_request_find_cookie(const char *cookies, const char *name, apr_pool_t *p)
@@ -300,41 +350,87 @@ static const char *field_of(const abb_account_t *account, apr_size_t i)
     return *(const char *const *)(const void *)((const char *)account + attributes[i].field);
 }
 
-static void set_variable(request_rec *r, const char *name, const char *value)
+/* How a variable gets into a table: apr_table_setn or, where none is in its way, _addn. */
+typedef void put_t(apr_table_t *table, const char *name, const char *value);
+
+/*
+ * To replace is to compare with every variable there is, and ours all begin
+ * alike; so it is done only where there is something to replace.
+ */
+static put_t *choose_put(const apr_table_t *variables)
+{
+    static const char prefix[] = "BITBUCKET_";
+    const apr_array_header_t *all = apr_table_elts(variables);
+
+    for (int i = 0; i < all->nelts; ++i) {
+        const char *name = APR_ARRAY_IDX(all, i, apr_table_entry_t).key;
+
+        if (strncasecmp(name, prefix, sizeof(prefix) - 1) == 0) {
+            return apr_table_setn;
+        }
+    }
+    return apr_table_addn;
+}
+
+static void set_variable(request_rec *r, put_t *put, const char *name, const char *value)
 {
     if (value && *value) {
-        apr_table_setn(r->subprocess_env, name, value);
+        put(r->subprocess_env, name, value);
     }
+}
+
+static char *put_word(char *out, const char *word, char end)
+{
+    apr_size_t length = strlen(word);
+
+    memcpy(out, word, length);
+    out[length] = end;
+    return out + length + 1;
 }
 
 const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p)
 {
-    const char *list = NULL;
+    apr_size_t size = 0;
+    char *list;
+    char *out;
 
     for (int i = 0; i < record->grant_count; ++i) {
         const abb_grant_t *grant = &record->grants[i];
 
         if (grant->role > ABB_ROLE_NONE) {
-            list = apr_pstrcat(p, list ? list : "", list ? " " : "", grant->slug, ":",
-                               abb_account_role_word(grant->role), NULL);
+            size += strlen(grant->slug) + strlen(abb_account_role_word(grant->role)) + 2;
         }
     }
+    if (size == 0) {
+        return NULL;
+    }
+    list = out = apr_palloc(p, size);
+    for (int i = 0; i < record->grant_count; ++i) {
+        const abb_grant_t *grant = &record->grants[i];
+
+        if (grant->role > ABB_ROLE_NONE) {
+            out = put_word(out, grant->slug, ':');
+            out = put_word(out, abb_account_role_word(grant->role), ' ');
+        }
+    }
+    out[-1] = '\0';
     return list;
 }
 
 void abb_request_set_variables(request_rec *r, const abb_record_t *record)
 {
+    put_t *put = choose_put(r->subprocess_env);
     const char *first;
     const char *last;
 
     for (apr_size_t i = 0; i < ATTRIBUTES; ++i) {
-        set_variable(r, attributes[i].variable, field_of(&record->account, i));
+        set_variable(r, put, attributes[i].variable, field_of(&record->account, i));
     }
     abb_account_split_name(record->account.display_name, &first, &last, r->pool);
-    set_variable(r, "BITBUCKET_FIRST_NAME", first);
-    set_variable(r, "BITBUCKET_LAST_NAME", last);
-    set_variable(r, "BITBUCKET_EMAIL_VERIFIED", record->account.email ? "1" : NULL);
-    set_variable(r, "BITBUCKET_WORKSPACES", abb_request_workspaces(record, r->pool));
+    set_variable(r, put, "BITBUCKET_FIRST_NAME", first);
+    set_variable(r, put, "BITBUCKET_LAST_NAME", last);
+    set_variable(r, put, "BITBUCKET_EMAIL_VERIFIED", record->account.email ? "1" : NULL);
+    set_variable(r, put, "BITBUCKET_WORKSPACES", abb_request_workspaces(record, r->pool));
 }
 
 const char *abb_request_attribute(const abb_account_t *account, const char *name)

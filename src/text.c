@@ -16,57 +16,75 @@ static const char base64url[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstu
 char *abb_text_base64url_encode(const void *bytes, apr_size_t size, apr_pool_t *p)
 {
     const unsigned char *in = bytes;
+    const unsigned char *end = in + size;
     char *text = apr_palloc(p, (size + 2) / 3 * 4 + 1);
     char *out = text;
-    apr_uint32_t bits = 0;
-    int pending = 0;
 
-    for (apr_size_t i = 0; i < size; ++i) {
-        bits = (bits << 8) | in[i];
-        for (pending += 8; pending >= 6; pending -= 6) {
-            *out++ = base64url[(bits >> (pending - 6)) & 0x3f];
-        }
+    for (; end - in >= 3; in += 3) {
+        *out++ = base64url[in[0] >> 2];
+        *out++ = base64url[(in[0] & 0x03) << 4 | in[1] >> 4];
+        *out++ = base64url[(in[1] & 0x0f) << 2 | in[2] >> 6];
+        *out++ = base64url[in[2] & 0x3f];
     }
-    if (pending > 0) {
-        *out++ = base64url[(bits << (6 - pending)) & 0x3f];
+    if (in < end) {
+        *out++ = base64url[in[0] >> 2];
+        *out++ = base64url[(in[0] & 0x03) << 4 | (in + 1 < end ? in[1] >> 4 : 0)];
+    }
+    if (in + 1 < end) {
+        *out++ = base64url[(in[1] & 0x0f) << 2];
     }
     *out = '\0';
     return text;
 }
 
-static int base64url_value(char c)
-{
-    if (c >= 'A' && c <= 'Z') {
-        return c - 'A';
-    }
-    if (c >= 'a' && c <= 'z') {
-        return c - 'a' + 26;
-    }
-    if (c >= '0' && c <= '9') {
-        return c - '0' + 52;
-    }
-    return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
+/* What each character stands for; 0x80 for none. */
+#define NONE 0x80
+#define NONE_8 NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE
+#define NONE_64 NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8, NONE_8
+static const unsigned char base64url_values[256] = {
+    NONE_8,  NONE_8,  NONE_8, NONE_8, NONE_8,                   /* to "'" */
+    NONE,    NONE,    NONE,   NONE,   NONE,   62,   NONE, NONE, /* '-' */
+    52,      53,      54,     55,     56,     57,   58,   59,
+    60,      61,      NONE,   NONE,   NONE,   NONE, NONE, NONE, /* '0' */
+    NONE,    0,       1,      2,      3,      4,    5,    6,
+    7,       8,       9,      10,     11,     12,   13,   14, /* 'A' */
+    15,      16,      17,     18,     19,     20,   21,   22,
+    23,      24,      25,     NONE,   NONE,   NONE, NONE, 63, /* 'P', '_' */
+    NONE,    26,      27,     28,     29,     30,   31,   32,
+    33,      34,      35,     36,     37,     38,   39,   40, /* 'a' */
+    41,      42,      43,     44,     45,     46,   47,   48,
+    49,      50,      51,     NONE,   NONE,   NONE, NONE, NONE, /* 'p' */
+    NONE_64, NONE_64,
+};
 
 static apr_status_t base64url_decode_into(const char *text, apr_size_t length, unsigned char *out)
 {
+    const unsigned char *in = (const unsigned char *)text;
+    apr_uint32_t foreign = 0;
     apr_uint32_t bits = 0;
-    int pending = 0;
 
-    for (apr_size_t i = 0; i < length; ++i) {
-        int value = base64url_value(text[i]);
+    for (; length >= 4; length -= 4, in += 4) {
+        apr_uint32_t a = base64url_values[in[0]];
+        apr_uint32_t b = base64url_values[in[1]];
+        apr_uint32_t c = base64url_values[in[2]];
+        apr_uint32_t d = base64url_values[in[3]];
 
-        if (value < 0) {
-            return APR_EINVAL;
-        }
-        bits = (bits << 6) | (apr_uint32_t)value;
-        pending += 6;
-        if (pending >= 8) {
-            pending -= 8;
-            *out++ = (unsigned char)(bits >> pending);
-        }
+        foreign |= a | b | c | d;
+        *out++ = (unsigned char)(a << 2 | b >> 4);
+        *out++ = (unsigned char)(b << 4 | c >> 2);
+        *out++ = (unsigned char)(c << 6 | d);
     }
-    return bits & ((1u << pending) - 1) ? APR_EINVAL : APR_SUCCESS;
+    for (apr_size_t i = 0; i < 3; ++i) {
+        apr_uint32_t value = i < length ? base64url_values[in[i]] : 0;
+
+        foreign |= value;
+        bits = bits << 6 | (value & 0x3f);
+    }
+    for (; length > 1; --length) {
+        *out++ = (unsigned char)(bits >> 10);
+        bits = bits << 8 & 0x3ffff;
+    }
+    return foreign & NONE || bits ? APR_EINVAL : APR_SUCCESS;
 }
 
 /* How many bytes `length` characters stand for. A rest of one character stands for nothing. */

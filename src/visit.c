@@ -44,7 +44,7 @@ void abb_visit_begin(request_rec *r)
     abb_visit_t *visit = abb_visit_of(r);
 
     if (visit) {
-        visit->cookies = abb_request_take_cookies(r, &visit->site->cookies);
+        abb_request_take_cookies(r, &visit->site->cookies, &visit->cookies);
     }
 }
 
@@ -55,11 +55,12 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
     if (visit->session) {
         return APR_SUCCESS;
     }
-    cookie =
-        abb_request_find_cookie(visit->cookies, visit->site->cookies.session_name, visit->pool);
-    return cookie ? abb_session_find(&visit->site->sessions, cookie, apr_time_now(),
-                                     &visit->session, visit->pool, err)
-                  : APR_NOTFOUND;
+    if (!visit->cookies.session) {
+        return APR_NOTFOUND;
+    }
+    cookie = apr_pstrmemdup(visit->pool, visit->cookies.session, visit->cookies.session_length);
+    return abb_session_find(&visit->site->sessions, cookie, apr_time_now(), &visit->session,
+                            visit->pool, err);
 }
 
 abb_login_t abb_visit_login(const abb_visit_t *visit)
@@ -122,7 +123,7 @@ static int fits(int count, apr_size_t size)
 static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size_t new_size)
 {
     const apr_array_header_t *cookies =
-        abb_request_list_cookies(visit->cookies, visit->site->cookies.ticket_prefix, r->pool);
+        abb_request_list_cookies(visit->cookies.line, visit->site->cookies.ticket_prefix, r->pool);
     attempt_cookie_t *attempts =
         apr_palloc(r->pool, (apr_size_t)(cookies->nelts + 1) * sizeof(*attempts));
     apr_size_t size = new_size;
