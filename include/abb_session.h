@@ -13,6 +13,8 @@
 
 /* Random bytes of a session's id. Source: OWASP ASVS 7.2.3. */
 #define ABB_SESSION_ID_SIZE 32
+/* Length of a cookie's value without its NUL: the id in base64url. */
+#define ABB_SESSION_COOKIE_LENGTH 43
 /* A record is touched at most once in this time. */
 #define ABB_SESSION_TOUCH_INTERVAL apr_time_from_sec(60)
 
@@ -51,6 +53,25 @@ typedef struct abb_session_t {
  */
 apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *client_id,
                                       const char *origin, apr_pool_t *p, abb_error_t *err);
+
+/* What a cookie's value comes to at one site, whether such a session is there or not. Secret. */
+typedef struct abb_session_name_t {
+    unsigned char id[ABB_SESSION_ID_SIZE];
+    abb_store_key_t key;
+} abb_session_name_t;
+
+/*
+ * Read a cookie's value. Most of what finding a session costs is this, and it
+ * depends on site and value alone, so who meets a value again may keep the name.
+ * Errors: APR_NOTFOUND malformed; ABB_ECRYPTO.
+ */
+apr_status_t abb_session_read_cookie(const abb_sessions_t *sessions, const char *cookie,
+                                     abb_session_name_t *name, abb_error_t *err);
+
+/* Find the session of a name, as abb_session_find does. */
+apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const abb_session_name_t *name,
+                                    apr_time_t now, abb_session_t **session, apr_pool_t *p,
+                                    abb_error_t *err);
 
 /*
  * Find the session a cookie's value names, copying its open part into p, and

@@ -102,7 +102,7 @@ int abb_authn_check(request_rec *r)
         return not_configured(r);
     }
     abb_error_clear(&err);
-    status = abb_visit_find_session(visit, &err);
+    status = abb_visit_find_session(visit, r, &err);
     if (status == APR_SUCCESS) {
         return admit(visit, r);
     }

@@ -35,18 +35,23 @@ static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, c
     return abb_crypto_hash(realm, sizeof(realm), id, id_size, key->bytes, err);
 }
 
-static apr_status_t set_id(const abb_sessions_t *sessions, abb_session_t *session, abb_error_t *err)
+static apr_status_t find_session_key(const abb_sessions_t *sessions, abb_session_name_t *name,
+                                     abb_error_t *err)
+{
+    return find_key(sessions, SESSION_KIND, name->id, sizeof(name->id), &name->key, err);
+}
+
+static void set_name(abb_session_t *session, const abb_session_name_t *name)
 {
     static const char digits[] = "0123456789abcdef";
-    apr_status_t status =
-        find_key(sessions, SESSION_KIND, session->id, sizeof(session->id), &session->key, err);
 
+    memcpy(session->id, name->id, sizeof(session->id));
+    session->key = name->key;
     for (int i = 0; i < 4; ++i) {
         session->tag[2 * i] = digits[session->key.bytes[i] >> 4];
         session->tag[2 * i + 1] = digits[session->key.bytes[i] & 0xf];
     }
     session->tag[8] = '\0';
-    return status;
 }
 
 /* ---- finding ------------------------------------------------------------- */
@@ -89,25 +94,45 @@ static void touch(const abb_sessions_t *sessions, abb_session_t *session,
     }
 }
 
+apr_status_t abb_session_read_cookie(const abb_sessions_t *sessions, const char *cookie,
+                                     abb_session_name_t *name, abb_error_t *err)
+{
+    if (abb_text_base64url_decode_exact(cookie, name->id, sizeof(name->id)) != APR_SUCCESS) {
+        return APR_NOTFOUND;
+    }
+    return find_session_key(sessions, name, err);
+}
+
+apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const abb_session_name_t *name,
+                                    apr_time_t now, abb_session_t **session, apr_pool_t *p,
+                                    abb_error_t *err)
+{
+    abb_session_t *found;
+    abb_store_record_t stored;
+    apr_status_t status =
+        abb_store_get(sessions->store, &name->key, ABB_STORE_OPEN_PART, now, &stored, p, err);
+
+    if (status != APR_SUCCESS) {
+        return status;
+    }
+    found = apr_palloc(p, sizeof(*found));
+    set_name(found, name);
+    status = take_record(found, &stored, p, err);
+    if (status == APR_SUCCESS) {
+        touch(sessions, found, &stored, now);
+        *session = found;
+    }
+    return status;
+}
+
 apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie, apr_time_t now,
                               abb_session_t **session, apr_pool_t *p, abb_error_t *err)
 {
-    abb_session_t *found = apr_palloc(p, sizeof(*found));
-    abb_store_record_t stored;
-    apr_status_t status;
+    abb_session_name_t name;
+    apr_status_t status = abb_session_read_cookie(sessions, cookie, &name, err);
 
-    if (abb_text_base64url_decode_exact(cookie, found->id, sizeof(found->id)) != APR_SUCCESS) {
-        return APR_NOTFOUND;
-    }
-    if ((status = set_id(sessions, found, err)) != APR_SUCCESS ||
-        (status = abb_store_get(sessions->store, &found->key, ABB_STORE_OPEN_PART, now, &stored, p,
-                                err)) != APR_SUCCESS ||
-        (status = take_record(found, &stored, p, err)) != APR_SUCCESS) {
-        return status;
-    }
-    touch(sessions, found, &stored, now);
-    *session = found;
-    return APR_SUCCESS;
+    return status == APR_SUCCESS ? abb_session_find_named(sessions, &name, now, session, p, err)
+                                 : status;
 }
 
 /* ---- writing ------------------------------------------------------------- */
@@ -145,15 +170,19 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
                                 abb_error_t *err)
 {
     abb_session_t *created = apr_pcalloc(p, sizeof(*created));
+    abb_session_name_t name;
     abb_store_record_t stored;
     apr_status_t status;
 
+    if ((status = abb_crypto_random(name.id, sizeof(name.id), err)) != APR_SUCCESS ||
+        (status = find_session_key(sessions, &name, err)) != APR_SUCCESS) {
+        return status;
+    }
+    set_name(created, &name);
     created->record = *record;
     created->absolute_end = now + sessions->absolute_timeout;
     created->expires_at = earlier(created->absolute_end, now + sessions->idle_timeout);
-    if ((status = abb_crypto_random(created->id, sizeof(created->id), err)) != APR_SUCCESS ||
-        (status = set_id(sessions, created, err)) != APR_SUCCESS ||
-        (status = pack(sessions, created, private_part, &stored, p, err)) != APR_SUCCESS ||
+    if ((status = pack(sessions, created, private_part, &stored, p, err)) != APR_SUCCESS ||
         (status = abb_store_put(sessions->store, &created->key, &stored, now, err)) !=
             APR_SUCCESS) {
         return status;

@@ -289,6 +289,47 @@ static void a_created_session_can_be_used_at_once(void **state)
     assert_int_equal(strncmp(created->tag, abb_text_hex(created->key.bytes, 4, place->p), 8), 0);
 }
 
+/* The two steps of finding: what a value comes to is a matter of the value and the site alone. */
+static void a_name_finds_as_its_cookie_does(void **state)
+{
+    place_t *place = *state;
+    abb_session_t *created;
+    abb_session_t *found = NULL;
+    abb_session_name_t name;
+    const char *cookie = create(place, &created);
+
+    assert_int_equal(strlen(cookie), ABB_SESSION_COOKIE_LENGTH);
+    assert_int_equal(abb_session_read_cookie(&place->sessions, cookie, &name, NULL), APR_SUCCESS);
+    assert_int_equal(place->probe.gets, 0);
+    assert_memory_equal(name.id, created->id, ABB_SESSION_ID_SIZE);
+    assert_memory_equal(&name.key, &created->key, sizeof(name.key));
+    assert_int_equal(abb_session_find_named(&place->sessions, &name, NOW, &found, place->p, NULL),
+                     APR_SUCCESS);
+    assert_string_equal(found->record.account.uuid, UUID);
+    assert_string_equal(found->tag, created->tag);
+    assert_memory_equal(found->id, created->id, ABB_SESSION_ID_SIZE);
+    assert_int_equal(abb_session_drop(&place->sessions, found, NULL), APR_SUCCESS);
+    assert_int_equal(abb_session_find_named(&place->sessions, &name, NOW, &found, place->p, NULL),
+                     APR_NOTFOUND);
+}
+
+static void malformed_cookies_have_no_name(void **state)
+{
+    place_t *place = *state;
+    const char *cookie = create(place, NULL);
+    abb_session_name_t name;
+
+    for (apr_size_t length = 0; length < ABB_SESSION_COOKIE_LENGTH; ++length) {
+        assert_int_equal(abb_session_read_cookie(&place->sessions,
+                                                 apr_pstrmemdup(place->p, cookie, length), &name,
+                                                 NULL),
+                         APR_NOTFOUND);
+    }
+    assert_int_equal(abb_session_read_cookie(&place->sessions,
+                                             apr_pstrcat(place->p, cookie, "A", NULL), &name, NULL),
+                     APR_NOTFOUND);
+}
+
 static void finding_opens_nothing(void **state)
 {
     place_t *place = *state;
@@ -867,6 +908,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLACE_TEST(a_session_is_found_by_its_cookie),
         PLACE_TEST(a_created_session_can_be_used_at_once),
+        PLACE_TEST(a_name_finds_as_its_cookie_does),
+        PLACE_TEST(malformed_cookies_have_no_name),
         PLACE_TEST(finding_opens_nothing),
         PLACE_TEST(each_session_has_an_id_of_its_own),
         PLACE_TEST(the_key_is_no_way_to_the_cookie),
