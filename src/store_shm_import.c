@@ -327,7 +327,9 @@ static void take_over_locked(abb_segment_t *engine, import_t *import, const reco
 static void take_over_all_locked(abb_segment_t *engine, import_t *import)
 {
     import->budget = import->image.size / 8;
-    qsort(import->candidates, import->candidate_count, sizeof(*import->candidates), by_use);
+    if (import->candidate_count > 1) {
+        qsort(import->candidates, import->candidate_count, sizeof(*import->candidates), by_use);
+    }
     for (apr_size_t i = 0; i < import->candidate_count; ++i) {
         record_block_t record;
 
