@@ -81,17 +81,23 @@ apr_status_t abb_crypto_authenticate(const abb_crypto_key_t *key, const void *te
  */
 apr_status_t abb_crypto_stretch(const char *passphrase, abb_crypto_key_t *key, abb_error_t *err);
 
+/* Memory for a secret: wiped before p is cleared. Lifetime: p. */
+unsigned char *abb_crypto_alloc_secret(apr_size_t size, apr_pool_t *p);
+
 /*
  * Seal a text under the ring's first key: AES-256-GCM with a key derived by
  * HKDF-SHA-256 from ring key, purpose, realm, secret and half of a fresh random
  * 192-bit nonce; the other half is the cipher's nonce. So the number of texts
  * sealed under one session key needs no bound (NIST SP 800-38D section 8.3).
+ * The text opens only with the same label, other bytes it belongs to; NULL and 0
+ * for none.
  * *sealed has ABB_CRYPTO_SEAL_OVERHEAD bytes more than the text. Lifetime: p.
  * Errors: ABB_ECRYPTO.
  */
 apr_status_t abb_crypto_seal(const abb_crypto_keyring_t *ring, const abb_crypto_context_t *context,
-                             const void *text, apr_size_t size, unsigned char **sealed,
-                             apr_size_t *sealed_size, apr_pool_t *p, abb_error_t *err);
+                             const void *label, apr_size_t label_size, const void *text,
+                             apr_size_t size, unsigned char **sealed, apr_size_t *sealed_size,
+                             apr_pool_t *p, abb_error_t *err);
 
 /*
  * Open a sealed text with whichever key of the ring sealed it. The text gets a
@@ -99,8 +105,9 @@ apr_status_t abb_crypto_seal(const abb_crypto_keyring_t *ring, const abb_crypto_
  * Errors: ABB_ESEAL whatever the cause, so that nobody learns from it.
  */
 apr_status_t abb_crypto_open(const abb_crypto_keyring_t *ring, const abb_crypto_context_t *context,
-                             const void *sealed, apr_size_t sealed_size, unsigned char **text,
-                             apr_size_t *size, apr_pool_t *p, abb_error_t *err);
+                             const void *label, apr_size_t label_size, const void *sealed,
+                             apr_size_t sealed_size, unsigned char **text, apr_size_t *size,
+                             apr_pool_t *p, abb_error_t *err);
 
 /*
  * Seals and opens many texts of one purpose at one realm, without a secret. The

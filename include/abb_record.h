@@ -19,7 +19,7 @@
 #define ABB_RECORD_OPEN_MAX (1024 * 1024)
 /* Longest token kept, in bytes. Source: Bitbucket's tokens passed 2,500 bytes in August 2026. */
 #define ABB_RECORD_TOKEN_MAX 8192
-/* Largest private part before sealing, in bytes. */
+/* Largest private part before it is packed and sealed, in bytes. */
 #define ABB_RECORD_PRIVATE_MAX (64 * 1024)
 
 /* The open part. Pointers lead into the block it was decoded from. */
@@ -61,18 +61,24 @@ apr_status_t abb_record_decode(const void *open, apr_size_t size, abb_record_t *
                                apr_pool_t *p);
 
 /*
- * Seal the private part for one cookie at one site. Lifetime: p.
+ * Seal the private part for one cookie at one site, to stand beside this open
+ * part: what both say is packed away, so they belong together and are replaced
+ * together. Lifetime: p.
  * Errors: APR_ENOSPC for a token over ABB_RECORD_TOKEN_MAX or a part over
- * ABB_RECORD_PRIVATE_MAX; ABB_ECRYPTO.
+ * ABB_RECORD_PRIVATE_MAX; ABB_ESEAL when `open` is no open part; ABB_ECRYPTO.
  */
 apr_status_t abb_record_seal(const abb_record_private_t *private_part,
-                             const abb_crypto_keyring_t *ring, const void *cookie,
-                             apr_size_t cookie_size, const char *audience,
+                             const abb_record_bytes_t *open, const abb_crypto_keyring_t *ring,
+                             const void *cookie, apr_size_t cookie_size, const char *audience,
                              abb_record_bytes_t *sealed, apr_pool_t *p, abb_error_t *err);
 
-/* Open the private part. Lifetime: p, wiped with it. Errors: ABB_ESEAL. */
-apr_status_t abb_record_open(const abb_record_bytes_t *sealed, const abb_crypto_keyring_t *ring,
-                             const void *cookie, apr_size_t cookie_size, const char *audience,
+/*
+ * Open the private part that stands beside this open part. Lifetime: p, wiped
+ * with it. Errors: ABB_ESEAL.
+ */
+apr_status_t abb_record_open(const abb_record_bytes_t *sealed, const abb_record_bytes_t *open,
+                             const abb_crypto_keyring_t *ring, const void *cookie,
+                             apr_size_t cookie_size, const char *audience,
                              abb_record_private_t *private_part, apr_pool_t *p, abb_error_t *err);
 
 /* The grant for a workspace as a rule names it (lower case), or NULL. */

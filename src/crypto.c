@@ -298,7 +298,7 @@ static apr_status_t wipe_text(void *data)
     return APR_SUCCESS;
 }
 
-static unsigned char *wiped_alloc(apr_size_t size, apr_pool_t *p)
+unsigned char *abb_crypto_alloc_secret(apr_size_t size, apr_pool_t *p)
 {
     wiped_text_t *text = apr_palloc(p, sizeof(*text));
 
@@ -311,10 +311,11 @@ static unsigned char *wiped_alloc(apr_size_t size, apr_pool_t *p)
 /* ---- sealing with a key for each text ------------------------------------ */
 
 apr_status_t abb_crypto_seal(const abb_crypto_keyring_t *ring, const abb_crypto_context_t *context,
-                             const void *text, apr_size_t size, unsigned char **sealed,
-                             apr_size_t *sealed_size, apr_pool_t *p, abb_error_t *err)
+                             const void *label, apr_size_t label_size, const void *text,
+                             apr_size_t size, unsigned char **sealed, apr_size_t *sealed_size,
+                             apr_pool_t *p, abb_error_t *err)
 {
-    bound_t bound = {context_text(context->purpose, context->realm, p), NULL, 0};
+    bound_t bound = {context_text(context->purpose, context->realm, p), label, label_size};
     unsigned char *out = apr_palloc(p, size + ABB_CRYPTO_SEAL_OVERHEAD);
     abb_crypto_key_t key;
     EVP_CIPHER_CTX *cipher;
@@ -351,11 +352,12 @@ static const abb_crypto_key_t *find_key(const abb_crypto_keyring_t *ring, const 
 }
 
 apr_status_t abb_crypto_open(const abb_crypto_keyring_t *ring, const abb_crypto_context_t *context,
-                             const void *sealed, apr_size_t sealed_size, unsigned char **text,
-                             apr_size_t *size, apr_pool_t *p, abb_error_t *err)
+                             const void *label, apr_size_t label_size, const void *sealed,
+                             apr_size_t sealed_size, unsigned char **text, apr_size_t *size,
+                             apr_pool_t *p, abb_error_t *err)
 {
     const unsigned char *in = sealed;
-    bound_t bound = {context_text(context->purpose, context->realm, p), NULL, 0};
+    bound_t bound = {context_text(context->purpose, context->realm, p), label, label_size};
     const abb_crypto_key_t *ring_key;
     abb_crypto_key_t key;
     EVP_CIPHER_CTX *cipher;
@@ -367,7 +369,7 @@ apr_status_t abb_crypto_open(const abb_crypto_keyring_t *ring, const abb_crypto_
         return does_not_open(err);
     }
     *size = sealed_size - ABB_CRYPTO_SEAL_OVERHEAD;
-    *text = wiped_alloc(*size + 1, p);
+    *text = abb_crypto_alloc_secret(*size + 1, p);
     cipher = make_cipher(&key, 0);
     done = cipher && decrypt(cipher, &bound, in, *text, (int)*size);
     EVP_CIPHER_CTX_free(cipher);
@@ -581,7 +583,7 @@ apr_status_t abb_crypto_sealer_open(abb_crypto_sealer_t *sealer, const void *lab
         return does_not_open(err);
     }
     *size = sealed_size - ABB_CRYPTO_SEAL_OVERHEAD;
-    *text = wiped_alloc(*size + 1, p);
+    *text = abb_crypto_alloc_secret(*size + 1, p);
     if (!decrypt(ready->cipher, &bound, in, *text, (int)*size)) {
         /* A salt that somebody made up is not worth a place. */
         free_ready(ready);

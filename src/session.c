@@ -149,8 +149,8 @@ static apr_status_t pack(const abb_sessions_t *sessions, const abb_session_t *se
     if (status != APR_SUCCESS) {
         return abb_error_set(err, status, "the record of session %s is too large", session->tag);
     }
-    status = abb_record_seal(private_part, sessions->keyring, session->id, sizeof(session->id),
-                             sessions->audience, &sealed, p, err);
+    status = abb_record_seal(private_part, &open, sessions->keyring, session->id,
+                             sizeof(session->id), sessions->audience, &sealed, p, err);
     if (status != APR_SUCCESS) {
         return status;
     }
@@ -207,6 +207,7 @@ apr_status_t abb_session_reload(const abb_sessions_t *sessions, abb_session_t *s
                                 abb_error_t *err)
 {
     abb_store_record_t stored;
+    abb_record_bytes_t open;
     abb_record_bytes_t sealed;
     apr_status_t status =
         abb_store_get(sessions->store, &session->key, ABB_STORE_BOTH_PARTS, now, &stored, p, err);
@@ -214,9 +215,11 @@ apr_status_t abb_session_reload(const abb_sessions_t *sessions, abb_session_t *s
     if (status != APR_SUCCESS || (status = take_record(session, &stored, p, err)) != APR_SUCCESS) {
         return status;
     }
+    open.bytes = stored.open;
+    open.size = stored.open_size;
     sealed.bytes = stored.sealed;
     sealed.size = stored.sealed_size;
-    return abb_record_open(&sealed, sessions->keyring, session->id, sizeof(session->id),
+    return abb_record_open(&sealed, &open, sessions->keyring, session->id, sizeof(session->id),
                            sessions->audience, private_part, p, err);
 }
 

@@ -330,8 +330,9 @@ static sealed_t seal(const abb_crypto_keyring_t *ring, const abb_crypto_context_
     sealed_t sealed;
     unsigned char *bytes;
 
-    assert_int_equal(abb_crypto_seal(ring, context, text, size, &bytes, &sealed.size, p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_crypto_seal(ring, context, NULL, 0, text, size, &bytes, &sealed.size, p, NULL),
+        APR_SUCCESS);
     assert_int_equal(sealed.size, size + ABB_CRYPTO_SEAL_OVERHEAD);
     sealed.bytes = unit_bytes(bytes, sealed.size, p);
     return sealed;
@@ -345,9 +346,9 @@ static void check_opens(const abb_crypto_keyring_t *ring, const abb_crypto_conte
     abb_error_t err;
 
     abb_error_clear(&err);
-    assert_int_equal(
-        abb_crypto_open(ring, context, sealed->bytes, sealed->size, &opened, &opened_size, p, &err),
-        APR_SUCCESS);
+    assert_int_equal(abb_crypto_open(ring, context, NULL, 0, sealed->bytes, sealed->size, &opened,
+                                     &opened_size, p, &err),
+                     APR_SUCCESS);
     assert_int_equal(err.status, APR_SUCCESS);
     assert_int_equal(opened_size, size);
     assert_memory_equal(opened, text, size);
@@ -364,7 +365,8 @@ static void check_refused(const abb_crypto_keyring_t *ring, const abb_crypto_con
     abb_error_t err;
 
     abb_error_clear(&err);
-    if (abb_crypto_open(ring, context, bytes, size, &opened, &opened_size, p, &err) != ABB_ESEAL) {
+    if (abb_crypto_open(ring, context, NULL, 0, bytes, size, &opened, &opened_size, p, &err) !=
+        ABB_ESEAL) {
         fail_msg("%s: it opens", what);
     }
     assert_int_equal(err.status, ABB_ESEAL);
@@ -372,8 +374,9 @@ static void check_refused(const abb_crypto_keyring_t *ring, const abb_crypto_con
         apr_cpystrn(said, err.text, sizeof(said));
     }
     assert_string_equal(err.text, said);
-    assert_int_equal(abb_crypto_open(ring, context, bytes, size, &opened, &opened_size, p, NULL),
-                     ABB_ESEAL);
+    assert_int_equal(
+        abb_crypto_open(ring, context, NULL, 0, bytes, size, &opened, &opened_size, p, NULL),
+        ABB_ESEAL);
 }
 
 static void sealed_text_opens_in_any_size(void **state)
@@ -659,7 +662,7 @@ static void opened_text_is_wiped_with_its_pool(void **state)
 
     assert_int_equal(apr_pool_create(&p, *state), APR_SUCCESS);
     apr_pool_cleanup_register(p, &wiped, count_left, apr_pool_cleanup_null);
-    assert_int_equal(abb_crypto_open(&ring, &plain, sealed.bytes, sealed.size, &wiped.text,
+    assert_int_equal(abb_crypto_open(&ring, &plain, NULL, 0, sealed.bytes, sealed.size, &wiped.text,
                                      &wiped.size, p, NULL),
                      APR_SUCCESS);
     assert_memory_equal(wiped.text, TEXT, strlen(TEXT));

@@ -186,13 +186,15 @@ static void too_many_grants_are_refused(void **state)
 static void too_large_a_record_is_refused(void **state)
 {
     abb_record_t record = smallest_record();
-    abb_record_bytes_t open = encode(&record, *state);
-    apr_size_t room = ABB_RECORD_OPEN_MAX - open.size;
+    abb_record_bytes_t open;
+    apr_size_t room = 100000;
 
-    record.account.display_name = unit_repeat('n', room - 1, *state);
+    record.account.display_name = unit_repeat('n', room, *state);
+    room += ABB_RECORD_OPEN_MAX - encode(&record, *state).size;
+    record.account.display_name = unit_repeat('n', room, *state);
     check_round_trip(&record, *state);
     assert_int_equal(encode(&record, *state).size, ABB_RECORD_OPEN_MAX);
-    record.account.display_name = unit_repeat('n', room, *state);
+    record.account.display_name = unit_repeat('n', room + 1, *state);
     assert_int_equal(abb_record_encode(&record, &open, *state), APR_ENOSPC);
     record.account.display_name = unit_repeat('n', 8 * ABB_RECORD_OPEN_MAX, *state);
     assert_int_equal(abb_record_encode(&record, &open, *state), APR_ENOSPC);
@@ -323,6 +325,37 @@ static void put_word(unsigned char *block, apr_size_t at, apr_uint32_t word)
     memcpy(block + at, &word, sizeof(word));
 }
 
+/* Numbers of a block under 64 KiB have two bytes. */
+static apr_uint16_t get_number(const unsigned char *block, apr_size_t at)
+{
+    apr_uint16_t number;
+
+    memcpy(&number, block + at, sizeof(number));
+    return number;
+}
+
+static void put_number(unsigned char *block, apr_size_t at, apr_uint32_t number)
+{
+    apr_uint16_t narrow = (apr_uint16_t)number;
+
+    assert_true(number <= 0xffff);
+    memcpy(block + at, &narrow, sizeof(narrow));
+}
+
+/* Where the numbers begin. */
+#define NUMBERS_AT 8
+
+static apr_size_t find_number(const unsigned char *block, apr_size_t size, apr_uint32_t number)
+{
+    apr_size_t at = NUMBERS_AT;
+
+    while (at + 2 <= size && get_number(block, at) != number) {
+        at += 2;
+    }
+    assert_true(at + 2 <= size);
+    return at;
+}
+
 /* Where a word stands first. */
 static apr_size_t find_word(const unsigned char *block, apr_size_t size, apr_uint32_t word)
 {
@@ -341,10 +374,29 @@ static void each_changed_word_is_harmless(void **state)
     apr_size_t size;
     unsigned char *block = full_block(&size, *state);
     const apr_uint32_t hostile[] = {
-        0, 1, 3, 4, 8, 63, 64, 65, (apr_uint32_t)size - 2, (apr_uint32_t)size - 1,
-        (apr_uint32_t)size, (apr_uint32_t)size + 1, 0xffff, 0x10000, ABB_RECORD_GRANTS_MAX,
-        ABB_RECORD_GRANTS_MAX + 1, 0x0aaaaaab, 0x15555556, 0x7fffffff, 0x80000000, 0xaaaaaaab,
-        0xfffffffe, 0xffffffff,
+        0,
+        1,
+        3,
+        4,
+        8,
+        63,
+        64,
+        65,
+        (apr_uint32_t)size - 2,
+        (apr_uint32_t)size - 1,
+        (apr_uint32_t)size,
+        (apr_uint32_t)size + 1,
+        0xffff,
+        0x10000,
+        ABB_RECORD_GRANTS_MAX,
+        ABB_RECORD_GRANTS_MAX + 1,
+        0x0aaaaaab,
+        0x15555556,
+        0x7fffffff,
+        0x80000000,
+        0xaaaaaaab,
+        0xfffffffe,
+        0xffffffff,
     };
 
     for (apr_size_t at = 0; at + 8 <= size; at += 4) {
@@ -391,9 +443,15 @@ static void each_two_changed_words_are_harmless(void **state)
     block = unit_bytes(open.bytes, open.size, *state);
     for (apr_size_t a = 0; a + 4 <= open.size; a += 4) {
         for (apr_size_t b = a + 4; b + 4 <= open.size; b += 4) {
-            const apr_uint32_t hostile[] = {0, 1, 64, (apr_uint32_t)open.size - 1,
-                                            (apr_uint32_t)open.size, ABB_RECORD_GRANTS_MAX,
-                                            0x0aaaaaab, 0x80000000, 0xffffffff};
+            const apr_uint32_t hostile[] = {0,
+                                            1,
+                                            64,
+                                            (apr_uint32_t)open.size - 1,
+                                            (apr_uint32_t)open.size,
+                                            ABB_RECORD_GRANTS_MAX,
+                                            0x0aaaaaab,
+                                            0x80000000,
+                                            0xffffffff};
             apr_uint32_t first = get_word(block, a);
             apr_uint32_t second = get_word(block, b);
 
@@ -465,7 +523,7 @@ static apr_size_t find_offset(const unsigned char *block, apr_size_t size, const
     apr_uint32_t offset = (apr_uint32_t)((const unsigned char *)text - block);
 
     assert_true(offset < size);
-    return find_word(block, offset, offset);
+    return find_number(block, offset, offset);
 }
 
 /* Neither behind the block nor into what is no string of it. */
@@ -488,20 +546,28 @@ static void offsets_out_of_range_are_refused(void **state)
     strings[8] = record.grants[2].uuid;
     for (apr_size_t i = 0; i < UNIT_COUNT(strings); ++i) {
         apr_size_t at = find_offset(block, size, strings[i]);
-        apr_uint32_t kept = get_word(block, at);
+        apr_uint32_t kept = get_number(block, at);
         const apr_uint32_t outside[] = {
-            1, 4, (apr_uint32_t)at, (apr_uint32_t)at + 4, (apr_uint32_t)size,
-            (apr_uint32_t)size + 1, (apr_uint32_t)size + kept, 0x7fffffff, 0x80000000,
-            0x80000000 + kept, 0xffffffff,
+            1,
+            4,
+            (apr_uint32_t)at,
+            (apr_uint32_t)at + 4,
+            (apr_uint32_t)size,
+            (apr_uint32_t)size + 1,
+            (apr_uint32_t)size + kept,
+            0x7fff,
+            0x8000,
+            0x8000 + kept,
+            0xffff,
         };
 
         for (apr_size_t j = 0; j < UNIT_COUNT(outside); ++j) {
-            put_word(block, at, outside[j]);
+            put_number(block, at, outside[j]);
             if (check_safe(block, size, *state)) {
                 fail_msg("string %d at %u", (int)i, outside[j]);
             }
         }
-        put_word(block, at, kept);
+        put_number(block, at, kept);
     }
     assert_true(check_safe(block, size, *state));
 }
@@ -519,31 +585,57 @@ static void required_strings_must_be_there(void **state)
     required[2] = record.grants[2].asked;
     for (apr_size_t i = 0; i < UNIT_COUNT(required); ++i) {
         apr_size_t at = find_offset(block, size, required[i]);
-        apr_uint32_t kept = get_word(block, at);
+        apr_uint32_t kept = get_number(block, at);
 
-        put_word(block, at, 0);
+        put_number(block, at, 0);
         assert_false(check_safe(block, size, *state));
-        put_word(block, at, kept);
+        put_number(block, at, kept);
     }
 }
 
-/* The word in which two blocks that differ in one number differ. */
+/* The number in which two blocks that differ in one number differ. */
 static apr_size_t find_difference(const abb_record_bytes_t *a, const abb_record_bytes_t *b)
 {
-    apr_size_t at = 0;
+    apr_size_t at = NUMBERS_AT;
 
     assert_int_equal(a->size, b->size);
-    while (at + 4 <= a->size && get_word(a->bytes, at) == get_word(b->bytes, at)) {
-        at += 4;
+    while (at + 2 <= a->size && get_number(a->bytes, at) == get_number(b->bytes, at)) {
+        at += 2;
     }
-    assert_true(at + 4 <= a->size);
+    assert_true(at + 2 <= a->size);
     return at;
+}
+
+/* The place of a time is within the list of times. */
+static void times_out_of_range_are_refused(void **state)
+{
+    abb_record_t record = full_record();
+    abb_record_bytes_t first;
+    abb_record_bytes_t second;
+    unsigned char *block;
+    apr_size_t at;
+
+    record.account_checked_at = record.created_at - 1;
+    record.grant_count = 0;
+    first = encode(&record, *state);
+    record.account_checked_at = record.created_at;
+    second = encode(&record, *state);
+    assert_int_equal(first.size, second.size + 8);
+    at = find_number(first.bytes, first.size, 2);
+    assert_int_equal(at, NUMBERS_AT + 2);
+    block = unit_bytes(first.bytes, first.size, *state);
+    assert_int_equal(get_number(block, at + 2), 0);
+    assert_int_equal(get_number(block, at + 4), 1);
+    for (apr_uint32_t place = 0; place <= 0xffff; ++place) {
+        put_number(block, at + 4, place);
+        assert_int_equal(check_safe(block, first.size, *state), place < 2);
+    }
 }
 
 static void unknown_roles_are_refused(void **state)
 {
     static const apr_uint32_t unknown[] = {
-        ABB_ROLE_OWNER + 1, 6, 255, 256, 0x10000, 0x7fffffff, 0x80000000, 0x80000004, 0xffffffff,
+        ABB_ROLE_OWNER + 1, 6, 255, 256, 0x7fff, 0x8000, 0x8004, 0xffff,
     };
     abb_grant_t grant = {"acme", "acme", UUID, ABB_ROLE_OWNER, NOW};
     abb_record_t record = smallest_record();
@@ -559,37 +651,56 @@ static void unknown_roles_are_refused(void **state)
     member = encode(&record, *state);
     at = find_difference(&owner, &member);
     block = unit_bytes(owner.bytes, owner.size, *state);
-    assert_int_equal(get_word(block, at), ABB_ROLE_OWNER);
+    assert_int_equal(get_number(block, at), ABB_ROLE_OWNER);
     for (apr_size_t i = 0; i < UNIT_COUNT(unknown); ++i) {
-        put_word(block, at, unknown[i]);
+        put_number(block, at, unknown[i]);
         assert_false(check_safe(block, owner.size, *state));
     }
 }
 
-/* A number of grants that no other word of the block happens to have. */
-static void more_grants_than_there_are_bytes_are_refused(void **state)
+/* More grants, or more times, than there are; with narrow numbers and with wide ones. */
+static void more_than_there_are_bytes_is_refused(void **state)
 {
     static const apr_uint32_t counts[] = {
-        2000, ABB_RECORD_GRANTS_MAX, ABB_RECORD_GRANTS_MAX + 1, 0x0aaaaaab, 0x15555556,
-        0x7fffffff, 0x80000000, 0xaaaaaaab, 0xffffffff,
+        0xffff,
+        ABB_RECORD_GRANTS_MAX,
+        ABB_RECORD_GRANTS_MAX + 1,
+        0x7fff,
+        0x8000,
+        /* In wide numbers only. */
+        0x0aaaaaab,
+        0x15555556,
+        0x7fffffff,
+        0x80000000,
+        0xaaaaaaab,
+        0xffffffff,
     };
-    abb_record_t record = smallest_record();
-    abb_record_bytes_t open;
-    unsigned char *block;
-    apr_size_t at;
 
-    fill_grants(&record, 777, *state);
-    for (int i = 0; i < record.grant_count; ++i) {
-        record.grants[i].slug = record.grants[i].uuid = NULL;
-    }
-    open = encode(&record, *state);
-    block = unit_bytes(open.bytes, open.size, *state);
-    at = find_word(block, open.size, 777);
-    for (apr_size_t i = 0; i < UNIT_COUNT(counts); ++i) {
-        put_word(block, at, counts[i]);
-        assert_false(check_safe(block, open.size, *state));
+    for (int wide = 0; wide < 2; ++wide) {
+        abb_record_t record = smallest_record();
+        abb_record_bytes_t open;
+
+        fill_grants(&record, 77, *state);
+        record.account.display_name = wide ? unit_repeat('n', 70000, *state) : NULL;
+        open = encode(&record, *state);
+        for (apr_size_t i = 0; i < (wide ? UNIT_COUNT(counts) : 5); ++i) {
+            for (apr_size_t number = 0; number < 2; ++number) {
+                unsigned char *block = unit_bytes(open.bytes, open.size, *state);
+
+                if (wide) {
+                    put_word(block, NUMBERS_AT + 4 * number, counts[i]);
+                }
+                else {
+                    put_number(block, NUMBERS_AT + 2 * number, counts[i]);
+                }
+                assert_false(check_safe(block, open.size, *state));
+            }
+        }
     }
 }
+
+/* The one time of a block in which all are equal stands before the strings. */
+#define ONE_TIME 8
 
 /* A block of one grant, and how long one grant is in it. */
 typedef struct {
@@ -622,24 +733,24 @@ static unsigned char *repeat_grant(const one_grant_t *one, apr_uint32_t count, a
                                    apr_pool_t *p)
 {
     const unsigned char *block = one->open.bytes;
-    apr_size_t row_at = one->first_string - one->row_size;
+    apr_size_t row_at = one->first_string - ONE_TIME - one->row_size;
     apr_uint32_t shift = (count - 1) * (apr_uint32_t)one->row_size;
     apr_uint32_t asked = one->first_string + sizeof(UUID);
     unsigned char *head = unit_bytes(block, one->first_string, p);
     unsigned char *out;
 
     *size = one->open.size + shift;
-    put_word(head, find_word(head, row_at, 1), count);
+    put_number(head, find_number(head, row_at, 1), count);
     put_word(head, find_word(head, row_at, (apr_uint32_t)one->open.size), (apr_uint32_t)*size);
-    put_word(head, find_word(head, row_at, one->first_string), one->first_string + shift);
-    put_word(head, find_word(head, one->first_string, asked), asked + shift);
+    put_number(head, find_number(head, row_at, one->first_string), one->first_string + shift);
+    put_number(head, find_number(head, one->first_string, asked), asked + shift);
     out = unit_bytes(unit_repeat('\0', *size, p), *size, p);
     memcpy(out, head, row_at);
     for (apr_size_t i = 0; i < count; ++i) {
         memcpy(out + row_at + i * one->row_size, head + row_at, one->row_size);
     }
-    memcpy(out + row_at + count * one->row_size, block + one->first_string,
-           one->open.size - one->first_string);
+    memcpy(out + row_at + count * one->row_size, block + one->first_string - ONE_TIME,
+           one->open.size - one->first_string + ONE_TIME);
     return out;
 }
 
@@ -659,25 +770,42 @@ static void more_grants_than_allowed_are_refused(void **state)
 static const abb_record_private_t full_private = {
     {"access-token", "refresh-token", "account email", NOW}, "{\"uuid\":\"{x}\"}"};
 
-static abb_record_bytes_t seal(const abb_record_private_t *part, apr_pool_t *p)
+/* The open part beside it. */
+static abb_record_bytes_t full_open(apr_pool_t *p)
+{
+    abb_record_t record = full_record();
+
+    return encode(&record, p);
+}
+
+static abb_record_bytes_t seal_beside(const abb_record_private_t *part,
+                                      const abb_record_bytes_t *open, apr_pool_t *p)
 {
     abb_record_bytes_t sealed = {NULL, 0};
 
-    assert_int_equal(abb_record_seal(part, &ring, COOKIE, 32, SITE, &sealed, p, NULL),
+    assert_int_equal(abb_record_seal(part, open, &ring, COOKIE, 32, SITE, &sealed, p, NULL),
                      APR_SUCCESS);
     sealed.bytes = unit_bytes(sealed.bytes, sealed.size, p);
     return sealed;
 }
 
-static void check_private_round_trip(const abb_record_private_t *part, apr_pool_t *p)
+static abb_record_bytes_t seal(const abb_record_private_t *part, apr_pool_t *p)
 {
-    abb_record_bytes_t sealed = seal(part, p);
+    abb_record_bytes_t open = full_open(p);
+
+    return seal_beside(part, &open, p);
+}
+
+static void check_private_round_trip_beside(const abb_record_private_t *part,
+                                            const abb_record_bytes_t *open, apr_pool_t *p)
+{
+    abb_record_bytes_t sealed = seal_beside(part, open, p);
     abb_record_private_t opened;
     abb_error_t err;
 
     abb_error_clear(&err);
     memset(&opened, 0x5a, sizeof(opened));
-    assert_int_equal(abb_record_open(&sealed, &ring, COOKIE, 32, SITE, &opened, p, &err),
+    assert_int_equal(abb_record_open(&sealed, open, &ring, COOKIE, 32, SITE, &opened, p, &err),
                      APR_SUCCESS);
     assert_int_equal(err.status, APR_SUCCESS);
     unit_equal(opened.tokens.access_token, part->tokens.access_token, "access token");
@@ -685,6 +813,13 @@ static void check_private_round_trip(const abb_record_private_t *part, apr_pool_
     unit_equal(opened.tokens.scope, part->tokens.scope, "scope");
     unit_equal(opened.raw_user, part->raw_user, "user");
     assert_int_equal(opened.tokens.expires_at, part->tokens.expires_at);
+}
+
+static void check_private_round_trip(const abb_record_private_t *part, apr_pool_t *p)
+{
+    abb_record_bytes_t open = full_open(p);
+
+    check_private_round_trip_beside(part, &open, p);
 }
 
 static void a_private_part_comes_back(void **state)
@@ -713,11 +848,13 @@ static void tokens_of_the_longest_size_are_kept(void **state)
 
 static void check_too_large(const abb_record_private_t *part, apr_pool_t *p)
 {
+    abb_record_bytes_t open = full_open(p);
     abb_record_bytes_t sealed;
     abb_error_t err;
 
     abb_error_clear(&err);
-    assert_int_equal(abb_record_seal(part, &ring, COOKIE, 32, SITE, &sealed, p, &err), APR_ENOSPC);
+    assert_int_equal(abb_record_seal(part, &open, &ring, COOKIE, 32, SITE, &sealed, p, &err),
+                     APR_ENOSPC);
     assert_int_equal(err.status, APR_ENOSPC);
     assert_null(strstr(err.text, "aaaa"));
 }
@@ -736,8 +873,9 @@ static void longer_tokens_are_refused(void **state)
 static void too_large_a_private_part_is_refused(void **state)
 {
     abb_record_private_t part = full_private;
-    apr_size_t room = ABB_RECORD_PRIVATE_MAX + ABB_CRYPTO_SEAL_OVERHEAD -
-                      (seal(&full_private, *state).size - strlen(full_private.raw_user));
+    /* Form, time and the strings with their NULs. */
+    apr_size_t room = ABB_RECORD_PRIVATE_MAX - 1 - 8 - sizeof("access-token") -
+                      sizeof("refresh-token") - sizeof("account email") - 1;
 
     part.raw_user = unit_repeat('a', room, *state);
     check_private_round_trip(&part, *state);
@@ -766,12 +904,14 @@ static void check_closed(const void *bytes, apr_size_t size, const abb_crypto_ke
                          apr_pool_t *p)
 {
     abb_record_bytes_t sealed = {unit_bytes(bytes, size, p), size};
+    abb_record_bytes_t open = full_open(p);
     abb_record_private_t opened;
     abb_error_t err;
 
     abb_error_clear(&err);
     assert_int_equal(
-        abb_record_open(&sealed, keys, cookie, cookie_size, site, &opened, p, &err), ABB_ESEAL);
+        abb_record_open(&sealed, &open, keys, cookie, cookie_size, site, &opened, p, &err),
+        ABB_ESEAL);
     assert_int_equal(err.status, ABB_ESEAL);
 }
 
@@ -820,15 +960,29 @@ static void changed_and_cut_private_parts_do_not_open(void **state)
 
 static const abb_crypto_context_t session = {"session", SITE, COOKIE, 32};
 
+/* The strings of an open part: they begin with the uuid. */
+static abb_record_bytes_t strings_of(const abb_record_bytes_t *open, apr_pool_t *p)
+{
+    abb_record_bytes_t strings;
+    abb_record_t record;
+
+    assert_int_equal(abb_record_decode(open->bytes, open->size, &record, p), APR_SUCCESS);
+    strings.bytes = record.account.uuid;
+    strings.size = open->size - (apr_size_t)(record.account.uuid - (const char *)open->bytes);
+    return strings;
+}
+
 /* What is sealed, found out by opening a part of the room's own. */
 static unsigned char *private_block(apr_size_t *size, apr_pool_t *p)
 {
     abb_record_bytes_t sealed = seal(&full_private, p);
+    abb_record_bytes_t open = full_open(p);
+    abb_record_bytes_t label = strings_of(&open, p);
     unsigned char *block;
 
-    assert_int_equal(
-        abb_crypto_open(&ring, &session, sealed.bytes, sealed.size, &block, size, p, NULL),
-        APR_SUCCESS);
+    assert_int_equal(abb_crypto_open(&ring, &session, label.bytes, label.size, sealed.bytes,
+                                     sealed.size, &block, size, p, NULL),
+                     APR_SUCCESS);
     return block;
 }
 
@@ -836,23 +990,27 @@ static unsigned char *private_block(apr_size_t *size, apr_pool_t *p)
 static int check_private_safe(const void *block, apr_size_t size, apr_pool_t *p)
 {
     abb_record_bytes_t sealed;
+    abb_record_bytes_t open;
+    abb_record_bytes_t label;
     abb_record_private_t opened;
     unsigned char *bytes;
     apr_status_t status;
     apr_pool_t *scratch;
 
     assert_int_equal(apr_pool_create(&scratch, p), APR_SUCCESS);
-    assert_int_equal(
-        abb_crypto_seal(&ring, &session, block, size, &bytes, &sealed.size, scratch, NULL),
-        APR_SUCCESS);
+    open = full_open(scratch);
+    label = strings_of(&open, scratch);
+    assert_int_equal(abb_crypto_seal(&ring, &session, label.bytes, label.size, block, size, &bytes,
+                                     &sealed.size, scratch, NULL),
+                     APR_SUCCESS);
     sealed.bytes = bytes;
-    status = abb_record_open(&sealed, &ring, COOKIE, 32, SITE, &opened, scratch, NULL);
+    status = abb_record_open(&sealed, &open, &ring, COOKIE, 32, SITE, &opened, scratch, NULL);
     if (status == APR_SUCCESS) {
         const char *const strings[] = {opened.tokens.access_token, opened.tokens.refresh_token,
                                        opened.tokens.scope, opened.raw_user};
 
         for (apr_size_t i = 0; i < UNIT_COUNT(strings); ++i) {
-            assert_true(!strings[i] || strlen(strings[i]) < size);
+            assert_true(!strings[i] || strlen(strings[i]) < ABB_RECORD_PRIVATE_MAX);
         }
     }
     else {
@@ -874,8 +1032,6 @@ static void sealed_blocks_of_another_form_are_refused(void **state)
     }
     memcpy(longer, block, size);
     assert_false(check_private_safe(longer, size + 1, *state));
-    block[size - 1] = 'x';
-    assert_false(check_private_safe(block, size, *state));
     assert_false(check_private_safe(unit_repeat('x', size, *state), size, *state));
 }
 
@@ -889,25 +1045,273 @@ static void an_open_part_is_no_private_part(void **state)
     assert_false(check_safe(block, size, *state));
 }
 
-static void hostile_words_in_a_sealed_block_are_harmless(void **state)
+static void changed_bytes_in_a_sealed_block_are_harmless(void **state)
 {
     apr_size_t size;
     unsigned char *block = private_block(&size, *state);
-    const apr_uint32_t outside[] = {1, (apr_uint32_t)size, (apr_uint32_t)size + 1, 0x7fffffff,
-                                    0x80000000, 0xffffffff};
     int refused = 0;
 
-    for (apr_size_t at = 0; at + 4 <= size; at += 4) {
-        apr_uint32_t kept = get_word(block, at);
-
-        for (apr_size_t i = 0; i < UNIT_COUNT(outside); ++i) {
-            put_word(block, at, outside[i]);
-            refused += kept != outside[i] && !check_private_safe(block, size, *state);
+    for (apr_size_t at = 0; at < size; ++at) {
+        for (int change = 1; change < 256; ++change) {
+            block[at] ^= (unsigned char)change;
+            refused += !check_private_safe(block, size, *state);
+            block[at] ^= (unsigned char)change;
         }
-        put_word(block, at, kept);
     }
-    /* The kind, the size (one value is right) and four offsets, none of which may be outside. */
-    assert_true(refused >= 6 * 6 - 1);
+    /* The size at least admits of one value only. */
+    assert_true(refused >= 255);
+}
+
+/* Both parts are of one record: beside other strings the private one stays shut. */
+static void a_private_part_opens_beside_its_own_open_part_only(void **state)
+{
+    abb_record_bytes_t sealed = seal(&full_private, *state);
+    abb_record_bytes_t none = {"", 0};
+    abb_record_t record = full_record();
+    abb_record_private_t opened;
+    abb_record_bytes_t open;
+
+    record.account.display_name = "Ada L\xc3\xb6velacf";
+    open = encode(&record, *state);
+    assert_int_equal(
+        abb_record_open(&sealed, &open, &ring, COOKIE, 32, SITE, &opened, *state, NULL), ABB_ESEAL);
+    assert_int_equal(
+        abb_record_open(&sealed, &none, &ring, COOKIE, 32, SITE, &opened, *state, NULL), ABB_ESEAL);
+    assert_int_equal(
+        abb_record_seal(&full_private, &none, &ring, COOKIE, 32, SITE, &sealed, *state, NULL),
+        ABB_ESEAL);
+}
+
+/* ---- sizes ------------------------------------------------------------------------------ */
+
+#define USER_UUID "9a01f37b-b1b2-40c5-8c5e-1a39f4b5e645"
+#define USER_KEY "%7B" USER_UUID "%7D"
+#define HREF(name, url) "\"" name "\":{\"href\":\"" url "\"}"
+#define API "https://api.bitbucket.org/2.0/"
+#define AVATAR                                                               \
+    "https://secure.gravatar.com/avatar/3e1f0b7a0d1c2b3a4f5e6d7c8b9a0f1e"    \
+    "?d=https%3A%2F%2Favatar-management--avatars.us-west-2.prod.public.atl-" \
+    "paas.net%2Finitials%2FTR-0.png"
+
+/* As Bitbucket sends it. */
+static const char usual_user[] = "{\"display_name\":\"Thiago Ramos\",\"links\":{" HREF("self", API "users/" USER_KEY) "," HREF("avatar", AVATAR) "," HREF(
+    "repositories", API
+    "repositories/" USER_KEY) "," HREF("snippets", API
+                                       "snippets/" USER_KEY) "," HREF("html",
+                                                                      "https://"
+                                                                      "bitbucket.org/" USER_KEY
+                                                                      "/") "," HREF("hooks", API
+                                                                                    "workspaces"
+                                                                                    "/" USER_KEY
+                                                                                    "/hooks") "},"
+                                                                                              "\"cr"
+                                                                                              "eate"
+                                                                                              "d_"
+                                                                                              "on\""
+                                                                                              ":\"2"
+                                                                                              "018-"
+                                                                                              "11-"
+                                                                                              "06T1"
+                                                                                              "2:"
+                                                                                              "12:"
+                                                                                              "59."
+                                                                                              "5887"
+                                                                                              "51+"
+                                                                                              "00:"
+                                                                                              "00\""
+                                                                                              ",\"t"
+                                                                                              "ype"
+                                                                                              "\":"
+                                                                                              "\"us"
+                                                                                              "er\""
+                                                                                              ","
+                                                                                              "\"uu"
+                                                                                              "id\""
+                                                                                              ":\""
+                                                                                              "{" USER_UUID
+                                                                                              "}\","
+                                                                                              "\"ha"
+                                                                                              "s_"
+                                                                                              "2fa_"
+                                                                                              "enab"
+                                                                                              "led"
+                                                                                              "\":"
+                                                                                              "null"
+                                                                                              ",\"u"
+                                                                                              "sern"
+                                                                                              "ame"
+                                                                                              "\":"
+                                                                                              "\"Th"
+                                                                                              "iago"
+                                                                                              "Code"
+                                                                                              "cov"
+                                                                                              "\","
+                                                                                              "\"is"
+                                                                                              "_sta"
+                                                                                              "ff\""
+                                                                                              ":fal"
+                                                                                              "se,"
+                                                                                              "\"ac"
+                                                                                              "coun"
+                                                                                              "t_"
+                                                                                              "id\""
+                                                                                              ":\"5"
+                                                                                              "5705"
+                                                                                              "8:"
+                                                                                              "0e5c"
+                                                                                              "6000"
+                                                                                              "-c6e"
+                                                                                              "5-"
+                                                                                              "4f4d"
+                                                                                              "-a93"
+                                                                                              "6-"
+                                                                                              "be1a"
+                                                                                              "54e6"
+                                                                                              "6454"
+                                                                                              "\","
+                                                                                              "\"ni"
+                                                                                              "ckna"
+                                                                                              "me\""
+                                                                                              ":\"t"
+                                                                                              "hiag"
+                                                                                              "o\","
+                                                                                              "\"ac"
+                                                                                              "coun"
+                                                                                              "t_"
+                                                                                              "stat"
+                                                                                              "us\""
+                                                                                              ":\"a"
+                                                                                              "ctiv"
+                                                                                              "e\","
+                                                                                              "\"lo"
+                                                                                              "cati"
+                                                                                              "on\""
+                                                                                              ":nul"
+                                                                                              "l}";
+
+static abb_grant_t usual_grants[] = {
+    {"acme", "acme", "470c176d-3574-44ea-bb41-89e8638bcca4", ABB_ROLE_MEMBER, NOW},
+};
+
+static abb_record_t usual_record(void)
+{
+    abb_record_t record = {
+        .account = {USER_UUID, "557058:0e5c6000-c6e5-4f4d-a936-be1a54e66454", "ThiagoCodecov",
+                    "thiago", "Thiago Ramos", "thiago@acme.example", AVATAR,
+                    "https://bitbucket.org/" USER_KEY "/"},
+        .grants = usual_grants,
+        .grant_count = UNIT_COUNT(usual_grants),
+        .created_at = NOW,
+        .account_checked_at = NOW,
+    };
+
+    return record;
+}
+
+/* A token in which nothing repeats. */
+static char *make_token(apr_size_t length, apr_uint32_t seed, apr_pool_t *p)
+{
+    static const char alphabet[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    char *token = unit_repeat(' ', length, p);
+
+    for (apr_size_t i = 0; i < length; ++i) {
+        seed ^= seed << 13;
+        seed ^= seed >> 17;
+        seed ^= seed << 5;
+        token[i] = alphabet[seed % 64];
+    }
+    return token;
+}
+
+/* What the store has to keep of a usual session, each part in whole words. */
+static apr_size_t usual_size(apr_size_t token_length, apr_pool_t *p)
+{
+    abb_record_t record = usual_record();
+    abb_record_bytes_t open = encode(&record, p);
+    abb_record_private_t part = {{make_token(token_length, 1, p), make_token(token_length, 2, p),
+                                  "account email", NOW + apr_time_from_sec(7200)},
+                                 usual_user};
+    abb_record_bytes_t sealed = seal_beside(&part, &open, p);
+
+    check_round_trip(&record, p);
+    check_private_round_trip_beside(&part, &open, p);
+    print_message("# tokens of %d: open %d, sealed %d\n", (int)token_length, (int)open.size,
+                  (int)sealed.size);
+    return (open.size + 7) / 8 * 8 + (sealed.size + 7) / 8 * 8;
+}
+
+/* In blocks of 128 bytes with 120 to use and one more for the head: 896 bytes, and 5,376. */
+static void a_usual_session_is_small(void **state)
+{
+    assert_true(usual_size(43, *state) <= 6 * 120);
+    assert_true(usual_size(2600, *state) <= 41 * 120);
+}
+
+static void equal_strings_are_kept_once(void **state)
+{
+    abb_record_t record = usual_record();
+    abb_grant_t grant = usual_grants[0];
+    apr_size_t size = encode(&record, *state).size;
+
+    record.grants = &grant;
+    grant.slug = "acmf";
+    assert_int_equal(encode(&record, *state).size, size + sizeof("acmf"));
+    check_round_trip(&record, *state);
+    grant.slug = "acme";
+    record.account.nickname = "ThiagoCodecov";
+    assert_int_equal(encode(&record, *state).size, size - sizeof("thiago"));
+    check_round_trip(&record, *state);
+}
+
+/* Rows that were checked at one time share it. */
+static void many_rows_take_little_more_than_their_strings(void **state)
+{
+    abb_record_t record = usual_record();
+    apr_size_t strings = 0;
+    apr_size_t before = encode(&record, *state).size;
+
+    fill_grants(&record, 1000, *state);
+    for (int i = 0; i < 1000; ++i) {
+        abb_grant_t *grant = &record.grants[i];
+
+        grant->checked_at = NOW;
+        grant->slug = i % 3 ? grant->asked : NULL;
+        strings += strlen(grant->asked) + 1 + (grant->uuid ? sizeof(UUID) : 0);
+    }
+    check_round_trip(&record, *state);
+    assert_true(encode(&record, *state).size <= before + strings + 1000 * 10);
+}
+
+/* Numbers grow to four bytes where two no longer do. */
+static void blocks_of_any_size_come_back(void **state)
+{
+    abb_record_t record = usual_record();
+    apr_size_t size = encode(&record, *state).size - sizeof("Thiago Ramos") + 1;
+
+    for (apr_size_t length = 65535 - size - 20; length < 65535 - size + 80; ++length) {
+        record.account.display_name = unit_repeat('n', length, *state);
+        check_round_trip(&record, *state);
+        assert_int_equal(encode(&record, *state).size,
+                         size + length + (size + length > 65535 ? 2 * (12 + 5) : 0));
+    }
+}
+
+/* The part that helps to pack is bounded, so open parts of any size have a private part. */
+static void a_private_part_stands_beside_open_parts_of_any_size(void **state)
+{
+    static const apr_size_t lengths[] = {1, 3000, 4096, 5000, 65000, 70000, 1000000};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(lengths); ++i) {
+        abb_record_t record = usual_record();
+        abb_record_private_t part = full_private;
+        abb_record_bytes_t open;
+
+        record.account.display_name = unit_repeat('n', lengths[i], *state);
+        open = encode(&record, *state);
+        part.raw_user = usual_user;
+        check_private_round_trip_beside(&part, &open, *state);
+    }
 }
 
 /* ---- grants ----------------------------------------------------------------------------- */
@@ -1006,7 +1410,8 @@ int main(void)
         UNIT_TEST(offsets_out_of_range_are_refused),
         UNIT_TEST(required_strings_must_be_there),
         UNIT_TEST(unknown_roles_are_refused),
-        UNIT_TEST(more_grants_than_there_are_bytes_are_refused),
+        UNIT_TEST(more_than_there_are_bytes_is_refused),
+        UNIT_TEST(times_out_of_range_are_refused),
         UNIT_TEST(more_grants_than_allowed_are_refused),
         UNIT_TEST(a_private_part_comes_back),
         UNIT_TEST(tokens_of_the_longest_size_are_kept),
@@ -1018,7 +1423,13 @@ int main(void)
         UNIT_TEST(changed_and_cut_private_parts_do_not_open),
         UNIT_TEST(sealed_blocks_of_another_form_are_refused),
         UNIT_TEST(an_open_part_is_no_private_part),
-        UNIT_TEST(hostile_words_in_a_sealed_block_are_harmless),
+        UNIT_TEST(changed_bytes_in_a_sealed_block_are_harmless),
+        UNIT_TEST(a_private_part_opens_beside_its_own_open_part_only),
+        UNIT_TEST(a_usual_session_is_small),
+        UNIT_TEST(equal_strings_are_kept_once),
+        UNIT_TEST(many_rows_take_little_more_than_their_strings),
+        UNIT_TEST(blocks_of_any_size_come_back),
+        UNIT_TEST(a_private_part_stands_beside_open_parts_of_any_size),
         UNIT_TEST(grants_are_found_by_what_was_asked),
         UNIT_TEST(a_grant_is_appended),
         UNIT_TEST(a_grant_is_replaced),

@@ -417,8 +417,9 @@ static unsigned char *sealed_text(const abb_crypto_context_t *context, apr_size_
     ticket.workspaces = "acme";
     assert_int_equal(abb_text_base64url_decode(encode(&ticket, p), &sealed, &sealed_size, p),
                      APR_SUCCESS);
-    assert_int_equal(abb_crypto_open(&ring, context, sealed, sealed_size, &text, size, p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_crypto_open(&ring, context, NULL, 0, sealed, sealed_size, &text, size, p, NULL),
+        APR_SUCCESS);
     return text;
 }
 
@@ -428,8 +429,9 @@ static const char *seal(const abb_crypto_context_t *context, const void *text, a
     unsigned char *sealed;
     apr_size_t sealed_size;
 
-    assert_int_equal(abb_crypto_seal(&ring, context, text, size, &sealed, &sealed_size, p, NULL),
-                     APR_SUCCESS);
+    assert_int_equal(
+        abb_crypto_seal(&ring, context, NULL, 0, text, size, &sealed, &sealed_size, p, NULL),
+        APR_SUCCESS);
     return abb_text_base64url_encode(sealed, sealed_size, p);
 }
 
