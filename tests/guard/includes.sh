@@ -10,7 +10,7 @@ floor_of() {
     log | error) echo 0 ;;
     text | crypto | account | pack) echo 1 ;;
     record | ticket | store | http | reply | page | secret) echo 2 ;;
-    session | bitbucket | authz | request) echo 3 ;;
+    store_file | session | bitbucket | authz | request) echo 3 ;;
     login | recheck | config | refusal) echo 4 ;;
     visit | memory) echo 5 ;;
     authn | endpoints) echo 6 ;;
@@ -26,6 +26,7 @@ room_of() {
     name=${name#abb_}
     case $name in
     store_shm | store_shm_segment | store_shm_links | store_shm_import | store_shm_check) echo store ;;
+    store_file_key | store_file_internal) echo store_file ;;
     config_site | config_internal) echo config ;;
     *) echo "$name" ;;
     esac
