@@ -43,6 +43,8 @@ typedef struct abb_site_t {
 typedef struct abb_cache_settings_t {
     /* Of this machine's own table, in bytes. */
     apr_size_t size;
+    /* Absolute path of the file it is kept in; NULL: it is kept in memory. */
+    const char *file;
 } abb_cache_settings_t;
 
 /* What the directives of one directory come to. */
@@ -72,6 +74,9 @@ int abb_config_settle(apr_pool_t *p, apr_pool_t *temporary, server_rec *servers)
 
 /* Where sessions are kept. Lifetime: one generation of the configuration. */
 abb_cache_settings_t abb_config_cache(server_rec *main_server);
+
+/* The same as it is written in the configuration: "shm:/path/file(64M)". Lifetime: p. */
+const char *abb_config_cache_text(const abb_cache_settings_t *cache, apr_pool_t *p);
 
 /* A server's site, or NULL when no directive of ours reaches it. */
 abb_site_t *abb_config_site(server_rec *s);

@@ -1,6 +1,7 @@
 /*
  * memory (floor 5): what outlives a restart of the server: the sessions, the
- * lock between its processes, and the key that seals.
+ * lock between its processes, and the server's own keys. Sessions are in memory
+ * or in a file, which outlasts the server too.
  *
  * Old children still serve while new ones start, so both generations of the
  * configuration must use the same three. They belong to the server process; each
@@ -15,8 +16,9 @@
 apr_status_t abb_memory_register(apr_pool_t *pconf);
 
 /*
- * Find or make the store, and give it with the keys to every site. Faults are
- * logged with what to do. Returns OK or HTTP_INTERNAL_SERVER_ERROR.
+ * Find or make the store, and give it with the keys to every site. When the
+ * settings have changed, what the old place holds moves to the new one. Faults
+ * are logged with what to do; one that a reload brings is no reason to end. Returns OK or HTTP_INTERNAL_SERVER_ERROR.
  * Threads: start-up only, in the parent, after the configuration is settled.
  */
 int abb_memory_open(server_rec *main_server, apr_pool_t *pconf);

@@ -7,7 +7,7 @@
 #include <http_core.h>
 
 #include "abb_http.h"
-#include "abb_store_shm.h"
+#include "abb_store_file.h"
 #include "abb_text.h"
 
 #define HTTP_TIMEOUT_MAX apr_time_from_sec(60)
@@ -91,6 +91,26 @@ abb_place_t abb_config_place(request_rec *r)
 abb_cache_settings_t abb_config_cache(server_rec *main_server)
 {
     return abb_config_of(main_server)->cache;
+}
+
+static const char *size_text(apr_size_t size, apr_pool_t *p)
+{
+    static const char units[] = {'K', 'M', 'G'};
+    apr_size_t number = size;
+    int unit = -1;
+
+    while (unit < 2 && number % 1024 == 0) {
+        number /= 1024;
+        ++unit;
+    }
+    return unit < 0 ? apr_psprintf(p, "%" APR_SIZE_T_FMT, number)
+                    : apr_psprintf(p, "%" APR_SIZE_T_FMT "%c", number, units[unit]);
+}
+
+const char *abb_config_cache_text(const abb_cache_settings_t *cache, apr_pool_t *p)
+{
+    return apr_pstrcat(p, "shm", cache->file ? ":" : "", cache->file ? cache->file : "", "(",
+                       size_text(cache->size, p), ")", NULL);
 }
 
 /* ---- helpers of the setters ---------------------------------------------- */
@@ -431,28 +451,63 @@ static apr_int64_t parse_size(const char *text, apr_size_t length)
     }
 }
 
+/* The path of shm:FILE; a sentence about what is wrong with it in *message. */
+static const char *session_file(cmd_parms *cmd, const char *name, const char **message)
+{
+    const char *path = *name ? ap_server_root_relative(cmd->pool, name) : NULL;
+
+    if (!path || path[strlen(path) - 1] == '/' || strpbrk(name, "()")) {
+        *message = fault(cmd, name, "is no file: write for instance shm:/var/lib/httpd/sessions");
+    }
+    else if (strlen(path) > ABB_STORE_FILE_PATH_MAX) {
+        *message = fault(cmd, name,
+                         apr_psprintf(cmd->temp_pool, "has a path of more than %d characters",
+                                      ABB_STORE_FILE_PATH_MAX));
+    }
+    return path;
+}
+
+static const char *no_session_cache(cmd_parms *cmd, const char *value)
+{
+    return fault(cmd, value,
+                 "is no session cache: write shm, shm(SIZE), shm:FILE or shm:FILE(SIZE), SIZE a "
+                 "number with K, M or G, from 256K to 128G");
+}
+
+/* `shm`, `shm(SIZE)`, `shm:FILE` or `shm:FILE(SIZE)`; rest is what comes after "shm". */
+static const char *set_shm(cmd_parms *cmd, const char *value, const char *rest)
+{
+    abb_cache_settings_t *cache = &configure(cmd)->cache;
+    apr_size_t length = strlen(rest);
+    const char *open = strrchr(rest, '(');
+    apr_int64_t size = ABB_CONFIG_STORE_SIZE;
+    const char *message = NULL;
+
+    if (open && rest[length - 1] == ')') {
+        size = parse_size(open + 1, (apr_size_t)(rest + length - 1 - (open + 1)));
+        length = (apr_size_t)(open - rest);
+    }
+    if (size < ABB_STORE_SHM_MIN || (apr_uint64_t)size > ABB_STORE_SHM_MAX ||
+        (length > 0 && *rest != ':')) {
+        return no_session_cache(cmd, value);
+    }
+    cache->size = (apr_size_t)size;
+    cache->file = NULL;
+    if (length > 0) {
+        cache->file = session_file(cmd, apr_pstrmemdup(cmd->pool, rest + 1, length - 1), &message);
+    }
+    return message;
+}
+
 static const char *set_session_cache(cmd_parms *cmd, void *directory, const char *value)
 {
     const char *message = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    apr_size_t length = strlen(value);
-    apr_int64_t size = ABB_CONFIG_STORE_SIZE;
 
     if (message) {
         return message;
     }
-    if (strncmp(value, "shm(", 4) == 0 && value[length - 1] == ')') {
-        size = parse_size(value + 4, length - 5);
-    }
-    else if (strcmp(value, "shm") != 0) {
-        size = -1;
-    }
-    if (size < ABB_STORE_SHM_MIN || (apr_uint64_t)size > ABB_STORE_SHM_MAX) {
-        return fault(cmd, value,
-                     "is no session cache: write shm or shm(SIZE), SIZE a number with K, M or G, "
-                     "from 256K to 128G");
-    }
-    configure(cmd)->cache.size = (apr_size_t)size;
-    return NULL;
+    return strncmp(value, "shm", 3) == 0 ? set_shm(cmd, value, value + 3)
+                                         : no_session_cache(cmd, value);
 }
 
 /* ---- directories --------------------------------------------------------- */
@@ -505,7 +560,7 @@ const command_rec abb_config_commands[] = {
     AP_INIT_TAKE_ARGV("AuthBitbucketSessionKey", set_session_keys, NULL, RSRC_CONF,
                       "keys that seal sessions: the first seals, all open"),
     AP_INIT_TAKE1("AuthBitbucketSessionCache", set_session_cache, NULL, RSRC_CONF,
-                  "where sessions are kept: shm or shm(SIZE)"),
+                  "where sessions are kept: shm, shm(SIZE), shm:FILE or shm:FILE(SIZE)"),
     AP_INIT_TAKE1("AuthBitbucketRemoteUser", set_remote_user, NULL, OR_AUTHCFG,
                   "the attribute that becomes REMOTE_USER"),
     AP_INIT_FLAG("AuthBitbucketPrivate", set_private, NULL, OR_AUTHCFG,

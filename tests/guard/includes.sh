@@ -27,6 +27,7 @@ room_of() {
     case $name in
     store_shm | store_shm_segment | store_shm_links | store_shm_import | store_shm_check) echo store ;;
     store_file_key | store_file_internal) echo store_file ;;
+    memory_flush | memory_internal) echo memory ;;
     config_site | config_internal) echo config ;;
     *) echo "$name" ;;
     esac

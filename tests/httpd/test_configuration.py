@@ -124,6 +124,14 @@ OUTSIDE = [
     ("AuthBitbucketSessionCache shm(99999999999999999999G)", "'shm(99999999999999999999G)'", "256"),
     ("AuthBitbucketSessionCache shm(1M", "'shm(1M'", "shm(SIZE)"),
     ("AuthBitbucketSessionCache shm(1M)x", "'shm(1M)x'", "shm(SIZE)"),
+    ("AuthBitbucketSessionCache shmoo", "'shmoo'", "shm:FILE(SIZE)"),
+    ("AuthBitbucketSessionCache :run/sessions", "':run/sessions'", "shm:FILE(SIZE)"),
+    ("AuthBitbucketSessionCache shm:", "''", "shm:/"),
+    ("AuthBitbucketSessionCache shm:(1M)", "''", "shm:/"),
+    ("AuthBitbucketSessionCache shm:run/", "'run/'", "shm:/"),
+    ("AuthBitbucketSessionCache shm:run/sessions(255K)", "'shm:run/sessions(255K)'", "256K"),
+    ("AuthBitbucketSessionCache shm:run/sessions(1M)x", "'run/sessions(1M)x'", "shm:/"),
+    (f"AuthBitbucketSessionCache shm:/run/{'x' * 200}", "", "200 characters"),
 ]
 
 
