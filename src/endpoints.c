@@ -5,6 +5,7 @@
 #include <http_config.h>
 #include <http_core.h>
 #include <http_log.h>
+#include <http_main.h>
 #include <http_request.h>
 
 #include "abb_log.h"
@@ -133,12 +134,31 @@ static void end_previous_session(abb_visit_t *visit, request_rec *r)
     }
 }
 
+/* A new session may have pushed out others: say so, of all processes one, once a minute. */
+static void warn_of_full_store(const abb_visit_t *visit, request_rec *r)
+{
+    apr_int64_t count = abb_store_take_evictions(visit->site->sessions.store, apr_time_now());
+    abb_cache_settings_t now = abb_config_cache(ap_server_conf);
+    abb_cache_settings_t better = now;
+
+    if (count > 0) {
+        better.size *= 2;
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
+                      ABB_LOGNO(0206) "the session store is full: %" APR_INT64_T_FMT
+                                      " sessions, the longest unused, ended early; instead of %s "
+                                      "write AuthBitbucketSessionCache %s",
+                      count, abb_config_cache_text(&now, r->pool),
+                      abb_config_cache_text(&better, r->pool));
+    }
+}
+
 static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
 {
     const abb_account_t *account = &result->session->record.account;
     const char *workspaces = abb_request_workspaces(&result->session->record, r->pool);
 
     end_previous_session(visit, r);
+    warn_of_full_store(visit, r);
     abb_request_set_cookie(r, &visit->site->cookies, visit->site->cookies.session_name,
                            result->cookie, 0);
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,

@@ -153,18 +153,6 @@ def test_children_killed_at_work(start_server, new_browser, logs, mpm, host):
 
 
 @pytest.mark.one_mpm
-def test_another_size_of_the_store(start_server, browser, mpm, host):
-    """Sessions start anew, nothing breaks."""
-    server = start_server(host, mpm=mpm, main="AuthBitbucketSessionCache shm(1M)\n")
-    browser.sign_in(host.url("/any/page.html"), "mark")
-    text = server.config_file.read_text()
-    server.config_file.write_text(text.replace("shm(1M)", "shm(2M)"))
-    server.reload(signal.SIGHUP)
-    assert browser.get(host.url("/any/page.html"), SCRIPT).status == 401
-    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
-
-
-@pytest.mark.one_mpm
 def test_another_session_key(start_server, browser, new_browser, logs, mpm):
     """With the old key beside it nobody is signed out."""
     keys = ["first-session-key-0123456789abcdef", "second-session-key-0123456789abcdef"]
@@ -183,8 +171,9 @@ def test_another_session_key(start_server, browser, new_browser, logs, mpm):
 
 
 @pytest.mark.one_mpm
-def test_a_small_store_refuses_nobody(start_server, new_browser, mpm):
-    """When it is full the longest unused sessions go; each sign-in works."""
+def test_a_small_store_refuses_nobody(start_server, new_browser, logs, mpm):
+    """When it is full the longest unused sessions go; each sign-in works, and one line says so."""
+    logs.expect("ABB0206", "instead of shm(256K) write AuthBitbucketSessionCache shm(512K)")
     host = VirtualHost(place("any", "Require valid-user"))
     start_server(host, mpm=mpm, main="AuthBitbucketSessionCache shm(256K)\n")
     browsers = []
@@ -193,3 +182,4 @@ def test_a_small_store_refuses_nobody(start_server, new_browser, mpm):
         assert browsers[-1].sign_in(host.url("/any/page.html"), "mark").status == 200
     statuses = [browser.get(host.url("/any/page.html"), SCRIPT).status for browser in browsers]
     assert statuses[-1] == 200 and 401 in statuses and set(statuses) == {200, 401}
+    assert len(logs.lines("ABB0206")) == 1, "within a minute"
