@@ -42,13 +42,15 @@ class Server:
     """A private httpd. Its directory is removed with it, unless ABB_KEEP_LOGS is set."""
 
     def __init__(self, hosts: Sequence[config.VirtualHost], simulator: Simulator | None = None, mpm: str = "event",
-                 main: str = "", environment: Mapping[str, str] | None = None, clock: Clock | None = None) -> None:
+                 main: str = "", environment: Mapping[str, str] | None = None, clock: Clock | None = None,
+                 preload: Sequence[Path] = ()) -> None:
         self.hosts = list(hosts)
         self.mpm = mpm
         self.root = Path(tempfile.mkdtemp(prefix="abb-httpd-"))
         self.root.chmod(0o755)
         self._environment = dict(environment or {})
         self._clock = clock
+        self._preload = list(preload)
         self._process: subprocess.Popen[bytes] | None = None
         config.write_content(self.root)
         if any(host.tls for host in self.hosts):
@@ -96,6 +98,7 @@ class Server:
         if self._clock:
             preload.append(str(self._clock.library))
             environment["ABB_TEST_CLOCK"] = str(self._clock.file)
+        preload += map(str, self._preload)
         if preload:
             environment["LD_PRELOAD"] = " ".join(preload)
         return {**environment, "LC_ALL": "C.UTF-8", **self._environment}
@@ -186,6 +189,15 @@ class Server:
         return int((self.root / "logs" / "access.log").read_text().splitlines()[-1].split()[0])
 
     # -- end
+
+    def kill_parent(self) -> int:
+        """Kill the first process only. Returns the group of those that are left."""
+        assert self._process
+        group = self._process.pid
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+        return group
 
     def stop(self) -> None:
         """Errors: RuntimeError when httpd or a process of its stays behind (they are ended then)."""
