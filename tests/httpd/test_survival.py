@@ -302,7 +302,7 @@ def test_everything_is_killed(prepare, new_browser, simulator, logs, mpm, host, 
         assert taken_over(logs)["were damaged"] == 0
     with capsys.disabled():
         print(f"\n{mpm}: {rounds} times killed, {len(signed_in)} sign-ins")
-    assert len(signed_in) > rounds
+    assert len(signed_in) > rounds // 4
     assert {status(browser, host) for browser in signed_in} == {200}
     assert place_of.names() == ["sessions", "sessions.key", "sessions.lock"]
     server.stop()
