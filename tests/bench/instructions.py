@@ -17,9 +17,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import place
 
@@ -125,6 +126,26 @@ def print_top(kind: Kind, file: Path, base_file: Path, requests: float, top: int
               "      more       all   instructions per request; more is than for the open page")
         for more, count, name in rows[:top]:
             print(f"{more:10,.0f} {count:10,.0f}  {name}")
+
+
+# -- the store alone
+
+def measure_lookups(store_bench: Path, sizes: Sequence[int], lookups: int) -> list[dict[str, float]]:
+    """Instructions of one lookup in tables of several sizes. Errors: place.Unavailable."""
+    if not shutil.which("valgrind"):
+        raise place.Unavailable("valgrind is not installed")
+    results = []
+    for sessions in sizes:
+        with tempfile.TemporaryDirectory(prefix="abb-bench-count-") as directory:
+            table, output = Path(directory) / "table", Path(directory) / "callgrind"
+            subprocess.run([str(store_bench), "prepare", str(table), str(sessions)], check=True, timeout=300)
+            subprocess.run(["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={output}",
+                            "--toggle-collect=bench_get_all", "--toggle-collect=bench_find_all", str(store_bench),
+                            "count", str(table), str(sessions), str(lookups)], check=True, timeout=600,
+                           stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            costs = functions(output, lookups, inclusive=True)
+            results.append({"sessions": sessions, "get": costs["bench_get_all"], "find": costs["bench_find_all"]})
+    return results
 
 
 def measure(requests: int, top: int = 0) -> dict[str, object]:

@@ -7,6 +7,7 @@ the simulator, a browser that signs in.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -161,20 +162,24 @@ ServerName {self.name}
         (self.root / "conf" / "httpd.conf").write_text(self.text())
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BITBUCKET_")}
         environment["LC_ALL"] = "C.UTF-8"
-        check = subprocess.run(self._command("-t"), env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-                               text=True, timeout=60)
-        if check.returncode:
-            raise Unavailable("httpd refuses: " + " ".join((check.stderr or check.stdout).split()))
-        with open(self.root / "logs" / "console", "ab") as console:
-            self.process = subprocess.Popen([*self.wrapper, *self._command(*self.options)], env=environment,
-                                            stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-                                            start_new_session=True)
         try:
+            self._check(environment)
+            with open(self.root / "logs" / "console", "ab") as console:
+                self.process = subprocess.Popen([*self.wrapper, *self._command(*self.options)], env=environment,
+                                                stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                                                start_new_session=True)
             self._await_start()
         except BaseException:
             self.end()
             raise
         return self
+
+    def _check(self, environment: Mapping[str, str]) -> None:
+        check = subprocess.run(self._command("-t"), env=environment, stdin=subprocess.DEVNULL, capture_output=True,
+                               text=True, timeout=60)
+        if check.returncode:
+            reason = re.sub(r"^AH\d+: Syntax error on line \d+ of \S+ ", "", " ".join(check.stderr.split()))
+            raise Unavailable("httpd refuses: " + reason)
 
     def _await_start(self) -> None:
         deadline = time.monotonic() + self.start_seconds

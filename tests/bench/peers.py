@@ -1,0 +1,3 @@
+"""Other modules of Debian that keep sessions, set up as their manuals say."""
+
+PEERS = []

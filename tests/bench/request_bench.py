@@ -1,0 +1,224 @@
+#!/usr/bin/python3
+"""Requests per second of httpd with and without protection, loaded in turns in one run.
+
+Prints one line for each comparison. What cannot be measured here is skipped with its reason.
+
+usage: request_bench.py [--build DIR] [--quick] [--only NAME]... [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable, Sequence
+
+import peers
+import place
+from wrk import Contender, Load, processors, result_of
+
+PASSPHRASE = "a passphrase that is used for measuring and for nothing else"
+SESSION_KEY = f'AuthBitbucketSessionKey "{PASSPHRASE}"\n'
+# So many of the sessions in a store are used, so that caches of the processor cannot hold them all.
+USED_SESSIONS = 20_000
+Result = dict[str, object]
+
+
+@dataclass
+class Run:
+    """How thoroughly to measure, and with what."""
+
+    build: Path
+    load: Load
+    rounds: int
+    sizes: Sequence[int]
+    simulator: place.Simulator
+
+    @property
+    def wrapper(self) -> tuple[str, ...]:
+        return ("taskset", "-c", ",".join(map(str, processors()[0])))
+
+    def store_bench(self, *arguments: object) -> str:
+        done = subprocess.run([str(self.build / "tests" / "bench" / "store_bench"), *map(str, arguments)],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+        if done.returncode:
+            raise RuntimeError("store_bench: " + done.stderr)
+        return done.stdout
+
+
+# -- one machine
+
+def pages(run: Run) -> list[Result]:
+    """Open page, session, anonymous redirect, open redirect at one httpd."""
+    with place.protected(run.simulator, wrapper=run.wrapper) as httpd:
+        cookies = [place.sign_in(httpd)]
+        opened = Contender("open", "open page, the cookie is sent", httpd, place.OPEN, 200, cookies)
+        session = Contender("session", "session, Require bitbucket-workspace", httpd, place.TEAM, 200, cookies)
+        plain = Contender("open_anonymous", "open page, no cookie", httpd, place.OPEN, 200)
+        anonymous = Contender("anonymous", "no session: ticket and redirect", httpd, place.TEAM, 302)
+        redirect = Contender("redirect", "open redirect of mod_alias", httpd, place.REDIRECT, 302)
+        run.load.compare([opened, session, plain, anonymous, redirect], run.rounds)
+        return [result_of(opened, None), result_of(session, opened, 0.95), result_of(plain, None),
+                result_of(anonymous, plain), result_of(redirect, plain),
+                {**result_of(anonymous, redirect), "name": "anonymous_redirect",
+                 "title": "ticket and redirect, against mod_alias' redirect"}]
+
+
+def filled(run: Run, sessions: int, directory: Path) -> tuple[place.Httpd, list[str]]:
+    """An httpd whose store was filled through a file; it takes the sessions over when it starts."""
+    file = directory / f"sessions-{sessions}"
+    httpd = place.protected(run.simulator, wrapper=run.wrapper, start_seconds=120)
+    told = json.loads(run.store_bench("fill", file, sessions, place.CLIENT_ID, httpd.origin, PASSPHRASE))
+    size = -(-told["segment_bytes"] // 2**20)
+    httpd.main += f"AuthBitbucketSessionCache shm:{file}({size}M)\n{SESSION_KEY}"
+    cookies = [f"bitbucket_session={line}" for line in run.store_bench("cookies", sessions, USED_SESSIONS).split()]
+    return httpd, cookies
+
+
+def live_sessions(run: Run) -> list[Result]:
+    """The same page with a thousand, a hundred thousand and a million live sessions."""
+    directory = Path(tempfile.mkdtemp(prefix="abb-bench-sessions-"))
+    started: list[place.Httpd] = []
+    contenders: list[Contender] = []
+    try:
+        for sessions in run.sizes:
+            httpd, cookies = filled(run, sessions, directory)
+            started.append(httpd)
+            httpd.start()
+            contenders.append(Contender(f"open_{sessions}", f"open page, {sessions:,} live sessions", httpd, place.OPEN,
+                                        200, cookies))
+            contenders.append(Contender(f"session_{sessions}", f"session, {sessions:,} live sessions", httpd, place.TEAM,
+                                        200, cookies))
+        run.load.compare(contenders, run.rounds)
+    finally:
+        for httpd in started:
+            httpd.end()
+        shutil.rmtree(directory, ignore_errors=True)
+    results = []
+    for sessions, opened, session in zip(run.sizes, contenders[::2], contenders[1::2]):
+        results += [{**result_of(session, opened, 0.95), "sessions": sessions}]
+    smallest, largest = contenders[1], contenders[-1]
+    results.append({**result_of(largest, smallest), "name": "largest_smallest",
+                    "title": f"{run.sizes[-1]:,} against {run.sizes[0]:,} live sessions"})
+    return results
+
+
+# -- several machines
+
+class Redis:
+    """A redis-server of its own, as long as the with block lasts."""
+
+    def __init__(self) -> None:
+        if not shutil.which("redis-server"):
+            raise place.Unavailable("redis-server is not installed")
+        self.port = place.config.free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="abb-bench-redis-"))
+
+    def __enter__(self) -> "Redis":
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+             "--dir", str(self.directory)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return self
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    self.__exit__()
+                    raise place.Unavailable("redis-server did not start") from None
+                time.sleep(0.05)
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def cluster(run: Run) -> list[Result]:
+    """A session in redis, with and without the near table in front of it."""
+    results = []
+    with Redis() as redis:
+        cache = f"AuthBitbucketSessionCache redis:127.0.0.1:{redis.port}\n{SESSION_KEY}"
+        for name, title, more, limit in (("near", "session in redis, near cache of 10 s", "", 0.90),
+                                         ("far", "session in redis, no near cache", "AuthBitbucketSessionNearCache 0\n", None)):
+            with place.protected(run.simulator, cache + more, modules=("socache_redis",), wrapper=run.wrapper) as httpd:
+                cookies = [place.sign_in(httpd)]
+                opened = Contender(f"open_{name}", "open page", httpd, place.OPEN, 200, cookies)
+                session = Contender(f"redis_{name}", title, httpd, place.TEAM, 200, cookies)
+                run.load.compare([opened, session], run.rounds)
+                results.append(result_of(session, opened, limit))
+    return results
+
+
+# -- other modules
+
+def other_modules(run: Run) -> list[Result]:
+    """Modules of Debian that keep sessions, each at an httpd of its own."""
+    results: list[Result] = []
+    for peer in peers.PEERS:
+        try:
+            with peer(run.wrapper) as (httpd, cookie):
+                opened = Contender(f"open_{peer.name}", "open page", httpd, place.OPEN, 200, [cookie])
+                session = Contender(peer.name, peer.title, httpd, place.TEAM, 200, [cookie])
+                run.load.compare([opened, session], run.rounds)
+                results.append(result_of(session, opened))
+        except place.Unavailable as reason:
+            results.append({"name": peer.name, "title": peer.title, "skipped": str(reason)})
+    return results
+
+
+SERIES: dict[str, Callable[[Run], list[Result]]] = {
+    "pages": pages, "live_sessions": live_sessions, "cluster": cluster, "other_modules": other_modules}
+
+
+def measure(build: Path, quick: bool, only: Sequence[str] = (),
+            say: Callable[[str], None] = lambda text: None) -> dict[str, object]:
+    """All series. Those that cannot be here are there with "skipped"."""
+    found: dict[str, object] = {}
+    for name, series in SERIES.items():
+        if only and name not in only:
+            continue
+        say("requests: " + name.replace("_", " "))
+        try:
+            with Load(1) as load, place.Bitbucket() as simulator:
+                found[name] = series(Run(build, load, 2 if quick else 12, (1_000, 100_000) if quick else
+                                         (1_000, 100_000, 1_000_000), simulator))
+        except place.Unavailable as reason:
+            found[name] = [{"name": name, "title": (series.__doc__ or name).rstrip("."), "skipped": str(reason)}]
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--build", default=os.environ.get("ABB_BUILD_DIR", "."), help="where the module was built")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--only", action="append", default=[], choices=list(SERIES))
+    parser.add_argument("--json", help="write the figures to this file")
+    options = parser.parse_args()
+    place.end_orderly()
+    build = Path(options.build).resolve()
+    os.environ["ABB_BUILD_DIR"] = str(build)
+    found = measure(build, options.quick, options.only)
+    for series in found.values():
+        for result in series:  # type: ignore[attr-defined]
+            if "skipped" in result:
+                print(f"{'skipped':>42}  {result['title']}: {result['skipped']}")
+            else:
+                ratio = f"{result['ratio']:.3f} x (cpu {result['cpu_ratio']:.3f})" if "ratio" in result else ""
+                print(f"{result['per_second']:9,.0f}/s {result['cpu_us']:6.1f} us {ratio:24}  {result['title']}")
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+#!/usr/bin/python3
+"""The benchmark: `make bench`, or `make bench BENCH=quick` to see within a minute that it works.
+
+Measures the session store alone and in a real httpd, prints one table with what is asked and
+whether it is so, and writes all figures to bench.json, from which report.py makes the tables
+and plots of docs/performance.md.
+
+usage: run.py --build DIR [quick|full] [--only PART]...
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+import instructions
+import place
+import request_bench
+import verdicts
+
+STORE_MEASURES = ("lookup", "processes", "full", "memory", "import", "recovery")
+Figures = dict[str, Any]
+
+
+def say(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+# -- the machine
+
+def _first(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip().split("\n")[0] if done.returncode == 0 else ""
+
+
+def _value(file: str, name: str) -> str:
+    for line in Path(file).read_text().splitlines():
+        key, _, value = line.partition(":" if ":" in line else "=")
+        if key.strip() == name:
+            return value.strip().strip('"')
+    return ""
+
+
+def machine() -> Figures:
+    source = Path(__file__).resolve().parents[2]
+    return {
+        "processor": _value("/proc/cpuinfo", "model name") or platform.machine(),
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "system": _value("/etc/os-release", "PRETTY_NAME"),
+        "kernel": platform.release(),
+        "httpd": _first([str(place.config.httpd_program()), "-v"]).removeprefix("Server version: "),
+        "valgrind": _first(["valgrind", "--version"]),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": _first(["git", "-C", str(source), "rev-parse", "--short", "HEAD"]),
+        # Of others: who measures on a busy machine should know.
+        "load_before": round(os.getloadavg()[0], 2),
+    }
+
+
+# -- the parts
+
+def store(build: Path, quick: bool) -> list[Figures]:
+    """Each measure in a process of its own, so that none inherits another's memory."""
+    found: list[Figures] = []
+    for measure in STORE_MEASURES:
+        say(f"store: {measure}")
+        done = subprocess.run([str(build / "tests" / "bench" / "store_bench"), measure, *(["quick"] if quick else [])],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=900)
+        if done.returncode:
+            raise RuntimeError(f"store_bench {measure} ended with status {done.returncode}")
+        found += [json.loads(line) for line in done.stdout.splitlines()]
+    return found
+
+
+def _or_skipped(measure: Callable[[], Any]) -> Any:
+    try:
+        return measure()
+    except place.Unavailable as reason:
+        return {"skipped": str(reason)}
+
+
+def count_requests(build: Path, quick: bool) -> Any:
+    say("instructions of a request")
+    return _or_skipped(lambda: instructions.measure(100 if quick else 1000))
+
+
+def count_lookups(build: Path, quick: bool) -> Any:
+    say("instructions of a lookup")
+    sizes = (1_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
+    return _or_skipped(lambda: instructions.measure_lookups(build / "tests" / "bench" / "store_bench", sizes,
+                                                            2_000 if quick else 20_000))
+
+
+def requests(build: Path, quick: bool) -> Figures:
+    return request_bench.measure(build, quick, say=say)
+
+
+PARTS: dict[str, tuple[Callable[[Path, bool], Any], Any]] = {
+    # What stands for a part that was not wanted.
+    "store": (store, []),
+    "lookup_instructions": (count_lookups, []),
+    "instructions": (count_requests, {"skipped": "not wanted in this run"}),
+    "requests": (requests, {}),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--build", default=".", help="where the module was built")
+    parser.add_argument("--only", action="append", default=[], choices=list(PARTS))
+    parser.add_argument("extent", nargs="?", default="full", choices=("quick", "full"))
+    options = parser.parse_args()
+    place.end_orderly()
+    build, quick = Path(options.build).resolve(), options.extent == "quick"
+    os.environ["ABB_BUILD_DIR"] = str(build)
+    figures: Figures = {"format": 1, "extent": options.extent, "machine": machine()}
+    for name, (measure, absent) in PARTS.items():
+        figures[name] = measure(build, quick) if not options.only or name in options.only else absent
+    file = build / "bench.json"
+    file.write_text(json.dumps(figures, indent=1) + "\n")
+    found = verdicts.rows(figures)
+    verdicts.print_table(found)
+    missed = [row for row in found if row.good is False]
+    print(f"\n{sum(row.good is True for row in found)} good, {len(missed)} missed; all figures are in {file}")
+    if quick:
+        print("This was a quick run: it shows that the benchmark works. Its figures are no measurement.")
+    # A figure that is missed is a result, not a failure of the benchmark.
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""What the benchmark's figures must be, and whether they are: rows for the terminal and the manual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator
+
+Figures = dict[str, Any]
+STATES = {"living": "all living", "expired": "all expired"}
+
+
+@dataclass
+class Row:
+    """One figure. limit is the text of what it must be, "" when nothing is asked; good says
+    whether it is, None when it was not measured or nothing is asked."""
+
+    group: str
+    title: str
+    value: str
+    limit: str = ""
+    good: bool | None = None
+
+    @property
+    def verdict(self) -> str:
+        return {True: "good", False: "MISSED", None: ""}[self.good]
+
+
+def _at_most(value: float, limit: float | None) -> bool | None:
+    return None if limit is None else value <= limit
+
+
+def _at_least(value: float, limit: float | None) -> bool | None:
+    return None if limit is None else value >= limit
+
+
+def _skipped(group: str, item: Figures) -> Row:
+    return Row(group, item["title"], "not measured: " + item["skipped"])
+
+
+def skipped_in(items: Any) -> list[Figures]:
+    return [item for item in items if "skipped" in item] if isinstance(items, list) else []
+
+
+# -- instructions
+
+def instructions(figures: Figures) -> Iterator[Row]:
+    group = "instructions of a request"
+    part = figures["instructions"]
+    if "skipped" in part:
+        yield _skipped(group, {"title": "all of them", **part})
+        return
+    for kind in part["kinds"]:
+        if kind["ratio"] is None:
+            yield Row(group, kind["title"], f"{kind['instructions']:,.0f}")
+        else:
+            limit = f"<= {kind['limit']:.2f} x" if kind["limit"] else ""
+            yield Row(group, kind["title"], f"{kind['instructions']:,.0f} = {kind['ratio']:.2f} x", limit,
+                      _at_most(kind["ratio"], kind["limit"]))
+
+
+# -- requests
+
+def requests(figures: Figures) -> Iterator[Row]:
+    for name, series in figures["requests"].items():
+        group = {"pages": "requests per second", "live_sessions": "requests by live sessions",
+                 "cluster": "requests in a cluster", "other_modules": "other modules"}[name]
+        for item in series:
+            if "skipped" in item:
+                yield _skipped(group, item)
+            elif "ratio" not in item:
+                yield Row(group, item["title"], f"{item['per_second']:,.0f}/s")
+            else:
+                limit = f">= {item['limit']:.2f} x" if item.get("limit") else ""
+                yield Row(group, item["title"], f"{item['per_second']:,.0f}/s = {item['ratio']:.2f} x "
+                          f"(by computing time {item['cpu_ratio']:.2f} x)", limit,
+                          _at_least(item["ratio"], item.get("limit")))
+
+
+# -- the store
+
+def _store(figures: Figures, measure: str) -> list[Figures]:
+    return [item for item in figures["store"] if item["measure"] == measure]
+
+
+def lookups(figures: Figures) -> Iterator[Row]:
+    group, limit = "a lookup among live sessions", 1.10
+    counted = figures["lookup_instructions"]
+    timed = sorted(_store(figures, "lookup"), key=lambda item: item["sessions"])
+    if isinstance(counted, dict):
+        yield _skipped(group, {"title": "instructions", **counted})
+        counted = []
+    for name, title in (("get", "the store alone"), ("find", "cookie to account")):
+        for item in counted:
+            ratio, last = item[name] / counted[0][name], item is counted[-1]
+            yield Row(group, f"{title}, {item['sessions']:,}: instructions", f"{item[name]:,.0f} = {ratio:.3f} x",
+                      f"<= {limit:.2f} x" if last else "", _at_most(ratio, limit) if last else None)
+        for item in timed:
+            ratio, last = item[name + "_ratio"], item is timed[-1]
+            yield Row(group, f"{title}, {item['sessions']:,}: time", f"{item[name + '_ns']:,.0f} ns = {ratio:.2f} x",
+                      f"<= {limit:.2f} x" if last else "", _at_most(ratio, limit) if last else None)
+
+
+def processes(figures: Figures) -> Iterator[Row]:
+    for item in _store(figures, "processes"):
+        group = f"several processes, {item['sessions']:,} live sessions"
+        yield Row(group, "lookups of one process", f"{item['one_per_second']:,.0f}/s")
+        yield Row(group, "lookups of two at once", f"{item['two_per_second']:,.0f}/s = {item['ratio']:.2f} x",
+                  ">= 1.60 x", item["ratio"] >= 1.6)
+        yield Row(group, "the same by computing time", f"{item['cpu_ratio']:.2f} x")
+        yield Row(group, f"cost of a lookup while another writes ({item['writes_per_second']:,.0f}/s)",
+                  f"{item['cost_while_writing']:.2f} x")
+
+
+def full(figures: Figures) -> Iterator[Row]:
+    for item in _store(figures, "full"):
+        is_put = item["operation"] == "put"
+        yield Row(f"a full store of {item['segment_bytes'] // 2**20} MiB", f"{item['operation']}, {STATES[item['state']]}",
+                  f"p50 {item['p50_us']:.1f} us, p99 {item['p99_us']:.1f} us, max {item['max_us'] / 1000:.2f} ms",
+                  "p99 <= 1 ms" if is_put else "", item["p99_us"] <= 1000 if is_put else None)
+
+
+def memory(figures: Figures) -> Iterator[Row]:
+    group = "memory of a session"
+    limits = {"short": 1024, "long": 7 * 1024}
+    for item in _store(figures, "memory"):
+        limit = limits.get(item["kind"])
+        tokens = f"two tokens of {item['token_length']:,} characters, {item['workspaces']:,} workspace" \
+                 + ("s" if item["workspaces"] > 1 else "")
+        yield Row(group, tokens, f"{item['whole_per_session']:,.0f} bytes ({item['used_per_session']:,.0f} in blocks)",
+                  f"<= {limit // 1024} KiB" if limit else "", _at_most(item["whole_per_session"], limit))
+
+
+def start_and_recovery(figures: Figures) -> Iterator[Row]:
+    for item in _store(figures, "import"):
+        yield Row("start and recovery", f"taking over {item['sessions']:,} sessions at a start",
+                  f"{item['seconds']:.2f} s")
+    for item in _store(figures, "recovery"):
+        yield Row("start and recovery",
+                  f"wait after {item['recoveries']} writers were killed at work, {item['sessions']:,} live sessions",
+                  f"p50 {item['p50_ms']:.3f} ms, max {item['max_ms']:.3f} ms"
+                  + ("" if item["whole"] else "; THE STORE IS NOT WHOLE"),
+                  "< 1 s", item["max_ms"] < 1000 and item["whole"])
+
+
+PARTS: tuple[Callable[[Figures], Iterator[Row]], ...] = (
+    instructions, requests, lookups, processes, full, memory, start_and_recovery)
+
+
+def rows(figures: Figures) -> list[Row]:
+    return [row for part in PARTS for row in part(figures)]
+
+
+def print_table(found: list[Row]) -> None:
+    titles = max(len(row.title) for row in found)
+    values = max(len(row.value) for row in found if not row.value.startswith("not measured"))
+    group = ""
+    for row in found:
+        if row.group != group:
+            print(f"\n{row.group}")
+            group = row.group
+        print(f"  {row.title:{titles}}  {row.value:{values}}  {row.limit:12} {row.verdict}".rstrip())
