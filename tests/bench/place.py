@@ -22,7 +22,7 @@ from typing import Mapping, Sequence
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "httpd"))
 
 from harness import config  # noqa: E402
-from harness.client import Browser  # noqa: E402
+from harness.client import Answer, Browser  # noqa: E402
 from harness.server import web_user  # noqa: E402
 from harness.simulator import Simulator  # noqa: E402
 
@@ -159,10 +159,10 @@ ServerName {self.name}
 
     def start(self) -> "Httpd":
         """Errors: Unavailable when httpd does not take the configuration."""
-        (self.root / "conf" / "httpd.conf").write_text(self.text())
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BITBUCKET_")}
         environment["LC_ALL"] = "C.UTF-8"
         try:
+            (self.root / "conf" / "httpd.conf").write_text(self.text())
             self._check(environment)
             with open(self.root / "logs" / "console", "ab") as console:
                 self.process = subprocess.Popen([*self.wrapper, *self._command(*self.options)], env=environment,

@@ -166,9 +166,9 @@ def other_modules(run: Run) -> list[Result]:
     results: list[Result] = []
     for peer in peers.PEERS:
         try:
-            with peer(run.wrapper) as (httpd, cookie):
-                opened = Contender(f"open_{peer.name}", "open page", httpd, place.OPEN, 200, [cookie])
-                session = Contender(peer.name, peer.title, httpd, place.TEAM, 200, [cookie])
+            with peer.open(run.wrapper) as (httpd, cookies):
+                opened = Contender(f"open_{peer.name}", "open page", httpd, place.OPEN, 200, cookies)
+                session = Contender(peer.name, peer.title, httpd, place.TEAM, 200, cookies)
                 run.load.compare([opened, session], run.rounds)
                 results.append(result_of(session, opened))
         except place.Unavailable as reason:
