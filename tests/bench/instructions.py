@@ -32,7 +32,8 @@ class Kind:
     name: str
     title: str
     path: str
-    with_cookie: bool
+    # How many visitors' cookies come in turns over one connection.
+    visitors: int
     status: int
     # The kind it is compared with, and the most that it may cost of it.
     base: str = ""
@@ -41,19 +42,21 @@ class Kind:
 
 
 KINDS = [
-    Kind("open", "open page, the cookie is sent", place.OPEN, True, 200),
-    Kind("session", "session, Require bitbucket-workspace", place.TEAM, True, 200, "open", 1.25),
-    Kind("valid_user", "session, Require valid-user", place.ANY, True, 200, "open", 1.25),
-    Kind("open_anonymous", "open page, no cookie", place.OPEN, False, 200),
-    Kind("anonymous", "no session: ticket and redirect", place.TEAM, False, 302, "open_anonymous", 2.0),
-    Kind("redirect", "open redirect of mod_alias", place.REDIRECT, False, 302, "open_anonymous"),
-    Kind("open_browser", "open page, all headers of a browser", place.OPEN, True, 200,
+    Kind("open", "open page, the cookie is sent", place.OPEN, 1, 200),
+    Kind("session", "session, Require bitbucket-workspace", place.TEAM, 1, 200, "open", 1.25),
+    Kind("open_turns", "open page, two visitors in turns", place.OPEN, 2, 200),
+    Kind("session_turns", "session, two visitors in turns over one connection", place.TEAM, 2, 200, "open_turns", 1.25),
+    Kind("valid_user", "session, Require valid-user", place.ANY, 1, 200, "open", 1.25),
+    Kind("open_anonymous", "open page, no cookie", place.OPEN, 0, 200),
+    Kind("anonymous", "no session: ticket and redirect", place.TEAM, 0, 302, "open_anonymous", 2.0),
+    Kind("redirect", "open redirect of mod_alias", place.REDIRECT, 0, 302, "open_anonymous"),
+    Kind("open_browser", "open page, all headers of a browser", place.OPEN, 1, 200,
          headers=place.BROWSER_HEADERS),
-    Kind("session_browser", "session, all headers of a browser", place.TEAM, True, 200, "open_browser", 1.25,
+    Kind("session_browser", "session, all headers of a browser", place.TEAM, 1, 200, "open_browser", 1.25,
          place.BROWSER_HEADERS),
-    Kind("open_anonymous_browser", "open page, no cookie, all headers of a browser", place.OPEN, False, 200,
+    Kind("open_anonymous_browser", "open page, no cookie, all headers of a browser", place.OPEN, 0, 200,
          headers=place.BROWSER_HEADERS),
-    Kind("anonymous_browser", "no session, all headers of a browser", place.TEAM, False, 302,
+    Kind("anonymous_browser", "no session, all headers of a browser", place.TEAM, 0, 302,
          "open_anonymous_browser", 2.0, place.BROWSER_HEADERS),
 ]
 
@@ -78,7 +81,7 @@ class Callgrind:
         self.dumps += 1
         file = Path(f"{self.output}.{self.dumps}")
         request = place.request_bytes(self.httpd, place.OPEN).replace(b"GET", b"OPTIONS", 1)
-        place.repeat(self.httpd, request, 1, 200)
+        place.repeat(self.httpd, [request], 1, 200)
         if not file.exists():
             raise RuntimeError(f"callgrind wrote no {file}:\n{self.httpd.said()}")
         found = re.search(r"^totals: (\d+)", file.read_text(errors="replace"), re.MULTILINE)
@@ -87,14 +90,15 @@ class Callgrind:
         return int(found.group(1)), file
 
 
-def measure_kind(run: Callgrind, kind: Kind, cookie: str, requests: int) -> tuple[float, Path]:
+def measure_kind(run: Callgrind, kind: Kind, cookies: Sequence[str], requests: int) -> tuple[float, Path]:
     """Instructions per request, and a file with the functions of twice so many requests."""
-    request = place.request_bytes(run.httpd, kind.path, cookie if kind.with_cookie else None, kind.headers)
-    place.repeat(run.httpd, request, WARM_UP, kind.status)
+    turns = [place.request_bytes(run.httpd, kind.path, cookie, kind.headers)
+             for cookie in cookies[:kind.visitors] or [None]]
+    place.repeat(run.httpd, turns, WARM_UP, kind.status)
     run.dump()
-    place.repeat(run.httpd, request, requests, kind.status)
+    place.repeat(run.httpd, turns, requests, kind.status)
     once, _ = run.dump()
-    place.repeat(run.httpd, request, 2 * requests, kind.status)
+    place.repeat(run.httpd, turns, 2 * requests, kind.status)
     twice, file = run.dump()
     return (twice - once) / requests, file
 
@@ -157,9 +161,9 @@ def measure(requests: int, top: int = 0) -> dict[str, object]:
     with place.Bitbucket() as simulator:
         run = Callgrind(simulator)
         with run.httpd:
-            cookie = place.sign_in(run.httpd)
+            cookies = [place.sign_in(run.httpd) for _ in range(2)]
             for kind in KINDS:
-                counts[kind.name], files[kind.name] = measure_kind(run, kind, cookie, requests)
+                counts[kind.name], files[kind.name] = measure_kind(run, kind, cookies, requests)
             if top:
                 for kind in KINDS:
                     if kind.limit and kind.headers is place.LEAN_HEADERS:

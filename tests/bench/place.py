@@ -6,6 +6,7 @@ the simulator, a browser that signs in.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shutil
@@ -291,12 +292,12 @@ def _read_answer(wire: socket.socket) -> int:
     return int(data[9:12])
 
 
-def repeat(httpd: Httpd, request: bytes, count: int, expected: int, seconds: float = 300) -> None:
-    """Send one request so often, each after the answer to the one before."""
+def repeat(httpd: Httpd, requests: Sequence[bytes], count: int, expected: int, seconds: float = 300) -> None:
+    """Send so many requests, these in turns, each after the answer to the one before."""
     with socket.create_connection(("127.0.0.1", httpd.port), 30) as wire:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire.settimeout(seconds)
-        for _ in range(count):
+        for request in itertools.islice(itertools.cycle(requests), count):
             wire.sendall(request)
             if (status := _read_answer(wire)) != expected:
                 raise RuntimeError(f"{status} instead of {expected}:\n{request.decode()}\n{httpd.said()}")
