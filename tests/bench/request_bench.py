@@ -33,18 +33,35 @@ Result = dict[str, object]
 
 
 @dataclass
+class Extent:
+    """How thoroughly to measure: rounds of a second each, and how many live sessions."""
+
+    rounds: int = 12
+    sizes: Sequence[int] = (1_000, 100_000, 1_000_000)
+    warms_up: bool = True
+    with_other_modules: bool = True
+
+
+FULL = Extent()
+QUICK = Extent(rounds=2, sizes=(1_000, 100_000))
+SMOKE = Extent(rounds=1, sizes=(1_000, 2_000), warms_up=False, with_other_modules=False)
+
+
+@dataclass
 class Run:
-    """How thoroughly to measure, and with what."""
+    """One series, with what."""
 
     build: Path
+    extent: Extent
     load: Load
-    rounds: int
-    sizes: Sequence[int]
     simulator: place.Simulator
 
     @property
     def wrapper(self) -> tuple[str, ...]:
         return ("taskset", "-c", ",".join(map(str, processors()[0])))
+
+    def compare(self, contenders: Sequence[Contender]) -> None:
+        self.load.compare(contenders, self.extent.rounds, self.extent.warms_up)
 
     def store_bench(self, *arguments: object) -> str:
         done = subprocess.run([str(self.build / "tests" / "bench" / "store_bench"), *map(str, arguments)],
@@ -65,7 +82,7 @@ def pages(run: Run) -> list[Result]:
         plain = Contender("open_anonymous", "open page, no cookie", httpd, place.OPEN, 200)
         anonymous = Contender("anonymous", "no session: ticket and redirect", httpd, place.TEAM, 302)
         redirect = Contender("redirect", "open redirect of mod_alias", httpd, place.REDIRECT, 302)
-        run.load.compare([opened, session, plain, anonymous, redirect], run.rounds)
+        run.compare([opened, session, plain, anonymous, redirect])
         return [result_of(opened, None), result_of(session, opened, 0.95), result_of(plain, None),
                 result_of(anonymous, plain), result_of(redirect, plain),
                 {**result_of(anonymous, redirect), "name": "anonymous_redirect",
@@ -89,7 +106,7 @@ def live_sessions(run: Run) -> list[Result]:
     started: list[place.Httpd] = []
     contenders: list[Contender] = []
     try:
-        for sessions in run.sizes:
+        for sessions in run.extent.sizes:
             httpd, cookies = filled(run, sessions, directory)
             started.append(httpd)
             httpd.start()
@@ -97,17 +114,17 @@ def live_sessions(run: Run) -> list[Result]:
                                         200, cookies))
             contenders.append(Contender(f"session_{sessions}", f"session, {sessions:,} live sessions", httpd, place.TEAM,
                                         200, cookies))
-        run.load.compare(contenders, run.rounds)
+        run.compare(contenders)
     finally:
         for httpd in started:
             httpd.end()
         shutil.rmtree(directory, ignore_errors=True)
     results = []
-    for sessions, opened, session in zip(run.sizes, contenders[::2], contenders[1::2]):
+    for sessions, opened, session in zip(run.extent.sizes, contenders[::2], contenders[1::2]):
         results += [{**result_of(session, opened, 0.95), "sessions": sessions}]
     smallest, largest = contenders[1], contenders[-1]
     results.append({**result_of(largest, smallest), "name": "largest_smallest",
-                    "title": f"{run.sizes[-1]:,} against {run.sizes[0]:,} live sessions"})
+                    "title": f"{run.extent.sizes[-1]:,} against {run.extent.sizes[0]:,} live sessions"})
     return results
 
 
@@ -154,7 +171,7 @@ def cluster(run: Run) -> list[Result]:
                 cookies = [place.sign_in(httpd)]
                 opened = Contender(f"open_{name}", "open page", httpd, place.OPEN, 200, cookies)
                 session = Contender(f"redis_{name}", title, httpd, place.TEAM, 200, cookies)
-                run.load.compare([opened, session], run.rounds)
+                run.compare([opened, session])
                 results.append(result_of(session, opened, limit))
     return results
 
@@ -169,7 +186,7 @@ def other_modules(run: Run) -> list[Result]:
             with peer.open(run.wrapper) as (httpd, cookies):
                 opened = Contender(f"open_{peer.name}", "open page", httpd, place.OPEN, 200, cookies)
                 session = Contender(peer.name, peer.title, httpd, place.TEAM, 200, cookies)
-                run.load.compare([opened, session], run.rounds)
+                run.compare([opened, session])
                 results.append(result_of(session, opened))
         except place.Unavailable as reason:
             results.append({"name": peer.name, "title": peer.title, "skipped": str(reason)})
@@ -180,18 +197,17 @@ SERIES: dict[str, Callable[[Run], list[Result]]] = {
     "pages": pages, "live_sessions": live_sessions, "cluster": cluster, "other_modules": other_modules}
 
 
-def measure(build: Path, quick: bool, only: Sequence[str] = (),
+def measure(build: Path, extent: Extent, only: Sequence[str] = (),
             say: Callable[[str], None] = lambda text: None) -> dict[str, object]:
     """All series. Those that cannot be here are there with "skipped"."""
     found: dict[str, object] = {}
     for name, series in SERIES.items():
-        if only and name not in only:
+        if name not in (only or SERIES) or (name == "other_modules" and not extent.with_other_modules):
             continue
         say("requests: " + name.replace("_", " "))
         try:
             with Load(1) as load, place.Bitbucket() as simulator:
-                found[name] = series(Run(build, load, 2 if quick else 12, (1_000, 100_000) if quick else
-                                         (1_000, 100_000, 1_000_000), simulator))
+                found[name] = series(Run(build, extent, load, simulator))
         except place.Unavailable as reason:
             found[name] = [{"name": name, "title": (series.__doc__ or name).rstrip("."), "skipped": str(reason)}]
     return found
@@ -207,7 +223,7 @@ def main() -> int:
     place.end_orderly()
     build = Path(options.build).resolve()
     os.environ["ABB_BUILD_DIR"] = str(build)
-    found = measure(build, options.quick, options.only)
+    found = measure(build, QUICK if options.quick else FULL, options.only)
     for series in found.values():
         for result in series:  # type: ignore[attr-defined]
             if "skipped" in result:

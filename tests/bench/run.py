@@ -1,11 +1,11 @@
 #!/usr/bin/python3
-"""The benchmark: `make bench`, or `make bench BENCH=quick` to see within a minute that it works.
+"""The benchmark: `make bench`, or `make bench BENCH=quick` for a first look.
 
 Measures the session store alone and in a real httpd, prints one table with what is asked and
 whether it is so, and writes all figures to bench.json, from which report.py makes the tables
 and plots of docs/performance.md.
 
-usage: run.py --build DIR [quick|full] [--only PART]...
+usage: run.py --build DIR [full|quick|smoke] [--only PART]...
 """
 
 from __future__ import annotations
@@ -17,14 +17,33 @@ import platform
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import instructions
 import place
 import request_bench
 import verdicts
 
+@dataclass
+class Extent:
+    """How thoroughly to measure. A quick run gives a first impression; one for smoke shows that
+    the benchmark works, and its figures mean nothing."""
+
+    name: str
+    # What store_bench is told.
+    store: Sequence[str]
+    requests: request_bench.Extent
+    counted_requests: int
+    counted_lookups: int
+    lookup_sizes: Sequence[int]
+
+
+EXTENTS = {extent.name: extent for extent in (
+    Extent("full", [], request_bench.FULL, 1000, 20_000, (1_000, 10_000, 100_000, 1_000_000)),
+    Extent("quick", ["quick"], request_bench.QUICK, 200, 2_000, (1_000, 100_000)),
+    Extent("smoke", ["quick"], request_bench.SMOKE, 20, 1_000, (1_000, 2_000)))}
 STORE_MEASURES = ("lookup", "processes", "full", "memory", "import", "recovery")
 Figures = dict[str, Any]
 
@@ -58,7 +77,7 @@ def machine() -> Figures:
         "processors": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": _value("/etc/os-release", "PRETTY_NAME"),
-        "kernel": platform.release(),
+        "kernel": platform.release().split("-")[0],
         "httpd": _first([str(place.config.httpd_program()), "-v"]).removeprefix("Server version: "),
         "valgrind": _first(["valgrind", "--version"]),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -70,12 +89,12 @@ def machine() -> Figures:
 
 # -- the parts
 
-def store(build: Path, quick: bool) -> list[Figures]:
+def store(build: Path, extent: Extent) -> list[Figures]:
     """Each measure in a process of its own, so that none inherits another's memory."""
     found: list[Figures] = []
     for measure in STORE_MEASURES:
         say(f"store: {measure}")
-        done = subprocess.run([str(build / "tests" / "bench" / "store_bench"), measure, *(["quick"] if quick else [])],
+        done = subprocess.run([str(build / "tests" / "bench" / "store_bench"), measure, *extent.store],
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=900)
         if done.returncode:
             raise RuntimeError(f"store_bench {measure} ended with status {done.returncode}")
@@ -90,23 +109,22 @@ def _or_skipped(measure: Callable[[], Any]) -> Any:
         return {"skipped": str(reason)}
 
 
-def count_requests(build: Path, quick: bool) -> Any:
+def count_requests(build: Path, extent: Extent) -> Any:
     say("instructions of a request")
-    return _or_skipped(lambda: instructions.measure(100 if quick else 1000))
+    return _or_skipped(lambda: instructions.measure(extent.counted_requests))
 
 
-def count_lookups(build: Path, quick: bool) -> Any:
+def count_lookups(build: Path, extent: Extent) -> Any:
     say("instructions of a lookup")
-    sizes = (1_000, 100_000) if quick else (1_000, 10_000, 100_000, 1_000_000)
-    return _or_skipped(lambda: instructions.measure_lookups(build / "tests" / "bench" / "store_bench", sizes,
-                                                            2_000 if quick else 20_000))
+    return _or_skipped(lambda: instructions.measure_lookups(build / "tests" / "bench" / "store_bench",
+                                                            extent.lookup_sizes, extent.counted_lookups))
 
 
-def requests(build: Path, quick: bool) -> Figures:
-    return request_bench.measure(build, quick, say=say)
+def requests(build: Path, extent: Extent) -> Figures:
+    return request_bench.measure(build, extent.requests, say=say)
 
 
-PARTS: dict[str, tuple[Callable[[Path, bool], Any], Any]] = {
+PARTS: dict[str, tuple[Callable[[Path, Extent], Any], Any]] = {
     # What stands for a part that was not wanted.
     "store": (store, []),
     "lookup_instructions": (count_lookups, []),
@@ -119,22 +137,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--build", default=".", help="where the module was built")
     parser.add_argument("--only", action="append", default=[], choices=list(PARTS))
-    parser.add_argument("extent", nargs="?", default="full", choices=("quick", "full"))
+    parser.add_argument("extent", nargs="?", default="full", choices=list(EXTENTS))
     options = parser.parse_args()
     place.end_orderly()
-    build, quick = Path(options.build).resolve(), options.extent == "quick"
+    build, extent = Path(options.build).resolve(), EXTENTS[options.extent]
     os.environ["ABB_BUILD_DIR"] = str(build)
-    figures: Figures = {"format": 1, "extent": options.extent, "machine": machine()}
+    figures: Figures = {"format": 1, "extent": extent.name, "machine": machine()}
     for name, (measure, absent) in PARTS.items():
-        figures[name] = measure(build, quick) if not options.only or name in options.only else absent
+        figures[name] = measure(build, extent) if not options.only or name in options.only else absent
     file = build / "bench.json"
     file.write_text(json.dumps(figures, indent=1) + "\n")
     found = verdicts.rows(figures)
     verdicts.print_table(found)
     missed = [row for row in found if row.good is False]
     print(f"\n{sum(row.good is True for row in found)} good, {len(missed)} missed; all figures are in {file}")
-    if quick:
-        print("This was a quick run: it shows that the benchmark works. Its figures are no measurement.")
+    if extent.name != "full":
+        print(f"This was a {extent.name} run: it is short, and its figures are no measurement.")
     # A figure that is missed is a result, not a failure of the benchmark.
     return 0
 

@@ -72,7 +72,7 @@ def requests(figures: Figures) -> Iterator[Row]:
             else:
                 limit = f">= {item['limit']:.2f} x" if item.get("limit") else ""
                 yield Row(group, item["title"], f"{item['per_second']:,.0f}/s = {item['ratio']:.2f} x "
-                          f"(by computing time {item['cpu_ratio']:.2f} x)", limit,
+                          f"(cpu {item['cpu_ratio']:.2f} x)", limit,
                           _at_least(item["ratio"], item.get("limit")))
 
 

@@ -110,13 +110,14 @@ class Load:
         contender.rates.append(float(rate.group(1)))
         contender.microseconds.append(spent * 1e6 / int(count.group(1)))
 
-    def compare(self, contenders: Sequence[Contender], rounds: int) -> None:
-        """All in turns, every other round the other way round; a first round is not counted."""
+    def compare(self, contenders: Sequence[Contender], rounds: int, warms_up: bool = True) -> None:
+        """All in turns, every other round the other way round; a first round does not count."""
         for contender in contenders:
             contender.check()
-            self.run(contender)
-            contender.rates.clear()
-            contender.microseconds.clear()
+            if warms_up:
+                self.run(contender)
+                contender.rates.clear()
+                contender.microseconds.clear()
         for number in range(rounds):
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 self.run(contender)
