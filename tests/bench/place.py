@@ -203,13 +203,13 @@ ServerName {self.name}
     def said(self) -> str:
         return "\n".join(file.read_text(errors="replace")[-4000:] for file in sorted((self.root / "logs").iterdir()))
 
-    def end(self) -> None:
-        """End it and all that it started; they share a process group of their own."""
+    def stop(self) -> None:
+        """Stop it and all that it started; they share a process group of their own."""
         if self.process:
             if self.process.poll() is None:
                 self.process.terminate()
                 try:
-                    self.process.wait(10)
+                    self.process.wait(20)
                 except subprocess.TimeoutExpired:
                     pass
             try:
@@ -218,6 +218,10 @@ ServerName {self.name}
                 pass
             self.process.wait()
             self.process = None
+
+    def end(self) -> None:
+        """Stop it and remove its directory."""
+        self.stop()
         if not os.environ.get("ABB_KEEP_LOGS"):
             shutil.rmtree(self.root, ignore_errors=True)
 

@@ -49,15 +49,16 @@ apr_uint64_t bench_random(apr_uint64_t *state)
 static void set_keys(bench_store_t *store, const bench_site_t *site)
 {
     static const char purpose[] = "store proof";
+    abb_crypto_key_t *key = &store->ring.keys[0];
     unsigned char code[ABB_CRYPTO_KEY_SIZE];
-    const char *passphrase =
-        site->passphrase ? site->passphrase : "a session key for measuring only";
 
-    bench_must(abb_crypto_stretch(passphrase, &store->ring.keys[0], NULL), "session key");
+    if (site->session_key) {
+        bench_must(
+            abb_text_base64url_decode_exact(site->session_key, key->bytes, sizeof(key->bytes)),
+            "session key");
+    }
     store->ring.count = 1;
-    bench_must(
-        abb_crypto_authenticate(&store->ring.keys[0], purpose, sizeof(purpose) - 1, code, NULL),
-        "proof key");
+    bench_must(abb_crypto_authenticate(key, purpose, sizeof(purpose) - 1, code, NULL), "proof key");
     memcpy(store->proof_key.bytes, code, sizeof(store->proof_key.bytes));
 }
 

@@ -46,8 +46,8 @@ typedef struct {
 typedef struct {
     const char *client_id;
     const char *origin;
-    /* NULL: any key will do. */
-    const char *passphrase;
+    /* The session key in base64url; NULL: any will do. */
+    const char *session_key;
 } bench_site_t;
 
 extern const bench_site_t bench_any_site;

@@ -6,7 +6,7 @@
  * count little; times in which somebody waits are by the clock on the wall.
  *
  *   store_bench lookup|processes|full|memory|import|recovery [quick]
- *   store_bench fill FILE SESSIONS CLIENT_ID ORIGIN PASSPHRASE     a store for httpd
+ *   store_bench fill FILE SESSIONS CLIENT_ID ORIGIN SESSION_KEY    a store for httpd
  *   store_bench cookies SESSIONS COUNT                            some of its cookies
  *   store_bench prepare FILE SESSIONS                             a store for count
  *   store_bench count FILE SESSIONS LOOKUPS                       what callgrind is to count
