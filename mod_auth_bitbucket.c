@@ -74,21 +74,28 @@ static int open_store(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, se
 
 /* ---- start of a child ---------------------------------------------------- */
 
-/* What each child has of its own at a site: connections, and keys derived for tickets. */
-static apr_status_t start_site(abb_site_t *site, abb_http_t *http, apr_pool_t *pchild)
+/* What a child's sites share. */
+typedef struct {
+    abb_http_t *http;
+    abb_session_names_t *names;
+} shared_t;
+
+/* What each child has of its own at a site: connections, names, keys derived for tickets. */
+static apr_status_t start_site(abb_site_t *site, const shared_t *shared, apr_pool_t *pchild)
 {
-    site->bitbucket.http = http;
+    site->bitbucket.http = shared->http;
+    site->sessions.names = shared->names;
     return abb_ticket_create_sealer(&site->tickets, site->sessions.keyring, site->sessions.audience,
                                     pchild, NULL);
 }
 
-static apr_status_t start_sites(server_rec *s, abb_http_t *http, apr_pool_t *pchild)
+static apr_status_t start_sites(server_rec *s, const shared_t *shared, apr_pool_t *pchild)
 {
     apr_status_t status = APR_SUCCESS;
 
     for (; s && status == APR_SUCCESS; s = s->next) {
         if (abb_config_site(s)) {
-            status = start_site(abb_config_site(s), http, pchild);
+            status = start_site(abb_config_site(s), shared, pchild);
         }
     }
     return status;
@@ -96,19 +103,20 @@ static apr_status_t start_sites(server_rec *s, abb_http_t *http, apr_pool_t *pch
 
 static void start_child(apr_pool_t *pchild, server_rec *s)
 {
-    abb_http_t *http = NULL;
+    shared_t shared = {NULL, NULL};
     apr_status_t status;
 
     if (!has_sites(s)) {
         return;
     }
     abb_reply_init();
+    shared.names = abb_session_names_create(pchild);
     status = abb_memory_start_child(pchild);
     if (status == APR_SUCCESS) {
-        status = abb_http_create(&http, pchild);
+        status = abb_http_create(&shared.http, pchild);
     }
     if (status == APR_SUCCESS) {
-        status = start_sites(s, http, pchild);
+        status = start_sites(s, &shared, pchild);
     }
     if (status != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, status, s,

@@ -49,8 +49,8 @@ typedef struct abb_crypto_context_t {
 apr_status_t abb_crypto_init(abb_error_t *err);
 
 /*
- * Free what the room keeps for later calls. Call before the code is unloaded.
- * Threads: when no other calls into this room.
+ * Free what the room keeps for later calls, before the code is unloaded; only
+ * abb_crypto_init brings it back. Threads: when no other calls into this room.
  */
 void abb_crypto_release(void);
 

@@ -18,10 +18,18 @@
 /* A record is touched at most once in this time. */
 #define ABB_SESSION_TOUCH_INTERVAL apr_time_from_sec(60)
 
+/*
+ * What the cookies that came lately come to. Most of what finding a session costs
+ * is to hash its cookie, and browsers send the same one with each request.
+ */
+typedef struct abb_session_names_t abb_session_names_t;
+
 /* Settings of one site. Lifetime: the configuration's. */
 typedef struct abb_sessions_t {
     /* Set when the store is open. */
     const abb_store_t *store;
+    /* Of the child, for all its sites; NULL: each cookie is hashed each time. */
+    abb_session_names_t *names;
     const abb_crypto_keyring_t *keyring;
     /* Client id and public host: a cookie is good only here. */
     const char *audience;
@@ -54,24 +62,12 @@ typedef struct abb_session_t {
 apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *client_id,
                                       const char *origin, apr_pool_t *p, abb_error_t *err);
 
-/* What a cookie's value comes to at one site, whether such a session is there or not. Secret. */
-typedef struct abb_session_name_t {
-    unsigned char id[ABB_SESSION_ID_SIZE];
-    abb_store_key_t key;
-} abb_session_name_t;
-
 /*
- * Read a cookie's value. Most of what finding a session costs is this, and it
- * depends on site and value alone, so who meets a value again may keep the name.
- * Errors: APR_NOTFOUND malformed; ABB_ECRYPTO.
+ * Make a child's names. What they hold depends on cookie and site alone; whether
+ * there is such a session is for the store to say, each time. Lifetime: p, wiped
+ * with it. Threads: all of the child use it; none waits for another.
  */
-apr_status_t abb_session_read_cookie(const abb_sessions_t *sessions, const char *cookie,
-                                     abb_session_name_t *name, abb_error_t *err);
-
-/* Find the session of a name, as abb_session_find does. */
-apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const abb_session_name_t *name,
-                                    apr_time_t now, abb_session_t **session, apr_pool_t *p,
-                                    abb_error_t *err);
+abb_session_names_t *abb_session_names_create(apr_pool_t *p);
 
 /*
  * Find the session a cookie's value names, copying its open part into p, and

@@ -47,11 +47,10 @@ void abb_visit_begin(request_rec *r);
 abb_visit_t *abb_visit_find(request_rec *r);
 
 /*
- * Look for the session of the request's cookie. The connection remembers what a
- * cookie's value comes to, not whether there is such a session.
+ * Look for the session of the request's cookie.
  * Errors: APR_NOTFOUND none; ABB_ESTORE, ABB_ECRYPTO could not look.
  */
-apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err);
+apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err);
 
 /* What the rooms below need of the site. */
 abb_login_t abb_visit_login(const abb_visit_t *visit);

@@ -102,7 +102,7 @@ int abb_authn_check(request_rec *r)
         return not_configured(r);
     }
     abb_error_clear(&err);
-    status = abb_visit_find_session(visit, r, &err);
+    status = abb_visit_find_session(visit, &err);
     if (status == APR_SUCCESS) {
         return admit(visit, r);
     }
@@ -173,7 +173,8 @@ static const char *parse_workspaces(cmd_parms *cmd, const char *line, const void
 /* Before anybody is known: note what this place will ask about. */
 static authz_status ask_for_user(request_rec *r, const abb_authz_workspaces_t *workspaces)
 {
-    abb_visit_t *visit = is_ours(r) ? abb_visit_of(r) : NULL;
+    /* Also where the AuthType is another's: nobody is sent to sign in from there. */
+    abb_visit_t *visit = abb_visit_of(r);
 
     for (int i = 0; visit && i < workspaces->count; ++i) {
         abb_visit_want_workspace(visit, workspaces->rules[i].asked);
@@ -310,7 +311,8 @@ static void restore_identity(request_rec *r)
 {
     const abb_visit_t *visit;
 
-    if (!r->user || !r->ap_auth_type || strcmp(r->ap_auth_type, AUTH_TYPE) != 0 ||
+    if ((!r->prev && !r->main) || !r->user || !r->ap_auth_type ||
+        strcmp(r->ap_auth_type, AUTH_TYPE) != 0 ||
         apr_table_get(r->subprocess_env, "BITBUCKET_UUID")) {
         return;
     }

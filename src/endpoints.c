@@ -116,7 +116,7 @@ static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *
     const char *recalled = abb_login_recall(&login, callback, apr_time_now(), r->pool);
 
     return_path = return_path ? return_path : recalled ? recalled : "/";
-    if (callback->code && abb_visit_find_session(visit, r, NULL) == APR_SUCCESS) {
+    if (callback->code && abb_visit_find_session(visit, NULL) == APR_SUCCESS) {
         return abb_request_redirect(r, HTTP_SEE_OTHER, return_path);
     }
     if (callback->code && attempt_number(callback) == 1) {
@@ -129,7 +129,7 @@ static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *
 
 static void end_previous_session(abb_visit_t *visit, request_rec *r)
 {
-    if (abb_visit_find_session(visit, r, NULL) == APR_SUCCESS) {
+    if (abb_visit_find_session(visit, NULL) == APR_SUCCESS) {
         abb_session_drop(&visit->site->sessions, visit->session, NULL);
     }
 }
@@ -334,7 +334,7 @@ static int handle_logout(abb_visit_t *visit, request_rec *r)
     }
     return_path = return_parameter(visit, r, apr_table_get(query, "return"));
     abb_error_clear(&err);
-    found = abb_visit_find_session(visit, r, &err);
+    found = abb_visit_find_session(visit, &err);
     if (found == APR_NOTFOUND) {
         return show_signed_out(visit, r, return_path);
     }
@@ -397,7 +397,7 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
         return only_get(r, NULL);
     }
     abb_error_clear(&err);
-    status = abb_visit_find_session(visit, r, &err);
+    status = abb_visit_find_session(visit, &err);
     if (status == APR_SUCCESS) {
         status = abb_session_reload(&visit->site->sessions, visit->session, apr_time_now(),
                                     &private_part, r->pool, &err);

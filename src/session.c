@@ -35,13 +35,18 @@ static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, c
     return abb_crypto_hash(realm, sizeof(realm), id, id_size, key->bytes, err);
 }
 
-static apr_status_t find_session_key(const abb_sessions_t *sessions, abb_session_name_t *name,
-                                     abb_error_t *err)
+/* What a session's cookie comes to at a site. */
+typedef struct {
+    unsigned char id[ABB_SESSION_ID_SIZE];
+    abb_store_key_t key;
+} name_t;
+
+static apr_status_t find_session_key(const abb_sessions_t *sessions, name_t *name, abb_error_t *err)
 {
     return find_key(sessions, SESSION_KIND, name->id, sizeof(name->id), &name->key, err);
 }
 
-static void set_name(abb_session_t *session, const abb_session_name_t *name)
+static void set_name(abb_session_t *session, const name_t *name)
 {
     static const char digits[] = "0123456789abcdef";
 
@@ -52,6 +57,103 @@ static void set_name(abb_session_t *session, const abb_session_name_t *name)
         session->tag[2 * i + 1] = digits[session->key.bytes[i] & 0xf];
     }
     session->tag[8] = '\0';
+}
+
+/* ---- names that came lately ---------------------------------------------- */
+
+/* How many a child remembers, in bits: 64 KiB of memory. */
+#define NAME_BITS 9
+#define NAMES (1 << NAME_BITS)
+
+typedef struct {
+    /* Somebody reads or writes here just now. */
+    apr_uint32_t is_taken;
+    /* The site, NULL for an empty place. */
+    const abb_sessions_t *sessions;
+    char cookie[ABB_SESSION_COOKIE_LENGTH];
+    name_t name;
+} known_name_t;
+
+struct abb_session_names_t {
+    known_name_t places[NAMES];
+};
+
+static apr_status_t wipe_names(void *names)
+{
+    abb_crypto_wipe(names, sizeof(abb_session_names_t));
+    return APR_SUCCESS;
+}
+
+abb_session_names_t *abb_session_names_create(apr_pool_t *p)
+{
+    abb_session_names_t *names = apr_pcalloc(p, sizeof(*names));
+
+    apr_pool_cleanup_register(p, names, wipe_names, apr_pool_cleanup_null);
+    return names;
+}
+
+/* The one place where a cookie's name may stand. */
+static known_name_t *place_of(abb_session_names_t *names, const char *cookie)
+{
+    apr_uint32_t word;
+
+    memcpy(&word, cookie, sizeof(word));
+    return &names->places[word * 2654435761u >> (32 - NAME_BITS)];
+}
+
+/* Whoever finds a place taken goes without, so nobody ever waits. */
+static int take_place(known_name_t *place)
+{
+    return __atomic_exchange_n(&place->is_taken, 1, __ATOMIC_ACQUIRE) == 0;
+}
+
+static void give_place(known_name_t *place)
+{
+    __atomic_store_n(&place->is_taken, 0, __ATOMIC_RELEASE);
+}
+
+static int recall(known_name_t *place, const abb_sessions_t *sessions, const char *cookie,
+                  name_t *name)
+{
+    int is_known = 0;
+
+    if (take_place(place)) {
+        is_known = place->sessions == sessions &&
+                   abb_crypto_equal(place->cookie, cookie, sizeof(place->cookie));
+        if (is_known) {
+            *name = place->name;
+        }
+        give_place(place);
+    }
+    return is_known;
+}
+
+static void remember(known_name_t *place, const abb_sessions_t *sessions, const char *cookie,
+                     const name_t *name)
+{
+    if (take_place(place)) {
+        place->sessions = sessions;
+        memcpy(place->cookie, cookie, sizeof(place->cookie));
+        place->name = *name;
+        give_place(place);
+    }
+}
+
+/* What a cookie comes to. *is_new tells whether that had to be computed. */
+static apr_status_t read_cookie(const abb_sessions_t *sessions, const char *cookie, name_t *name,
+                                int *is_new, abb_error_t *err)
+{
+    *is_new = 1;
+    if (strnlen(cookie, ABB_SESSION_COOKIE_LENGTH + 1) != ABB_SESSION_COOKIE_LENGTH) {
+        return APR_NOTFOUND;
+    }
+    if (sessions->names && recall(place_of(sessions->names, cookie), sessions, cookie, name)) {
+        *is_new = 0;
+        return APR_SUCCESS;
+    }
+    return abb_text_base64url_decode_exact(cookie, name->id, sizeof(name->id)) == APR_SUCCESS
+               ? find_session_key(sessions, name, err)
+               : APR_NOTFOUND;
 }
 
 /* ---- finding ------------------------------------------------------------- */
@@ -94,45 +196,32 @@ static void touch(const abb_sessions_t *sessions, abb_session_t *session,
     }
 }
 
-apr_status_t abb_session_read_cookie(const abb_sessions_t *sessions, const char *cookie,
-                                     abb_session_name_t *name, abb_error_t *err)
-{
-    if (abb_text_base64url_decode_exact(cookie, name->id, sizeof(name->id)) != APR_SUCCESS) {
-        return APR_NOTFOUND;
-    }
-    return find_session_key(sessions, name, err);
-}
-
-apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const abb_session_name_t *name,
-                                    apr_time_t now, abb_session_t **session, apr_pool_t *p,
-                                    abb_error_t *err)
+apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie, apr_time_t now,
+                              abb_session_t **session, apr_pool_t *p, abb_error_t *err)
 {
     abb_session_t *found;
     abb_store_record_t stored;
-    apr_status_t status =
-        abb_store_get(sessions->store, &name->key, ABB_STORE_OPEN_PART, now, &stored, p, err);
+    name_t name;
+    int is_new;
+    apr_status_t status;
 
-    if (status != APR_SUCCESS) {
+    if ((status = read_cookie(sessions, cookie, &name, &is_new, err)) != APR_SUCCESS ||
+        (status = abb_store_get(sessions->store, &name.key, ABB_STORE_OPEN_PART, now, &stored, p,
+                                err)) != APR_SUCCESS) {
         return status;
     }
+    /* Only what is there takes a place, so strangers with cookies of their own take none. */
+    if (is_new && sessions->names) {
+        remember(place_of(sessions->names, cookie), sessions, cookie, &name);
+    }
     found = apr_palloc(p, sizeof(*found));
-    set_name(found, name);
+    set_name(found, &name);
     status = take_record(found, &stored, p, err);
     if (status == APR_SUCCESS) {
         touch(sessions, found, &stored, now);
         *session = found;
     }
     return status;
-}
-
-apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie, apr_time_t now,
-                              abb_session_t **session, apr_pool_t *p, abb_error_t *err)
-{
-    abb_session_name_t name;
-    apr_status_t status = abb_session_read_cookie(sessions, cookie, &name, err);
-
-    return status == APR_SUCCESS ? abb_session_find_named(sessions, &name, now, session, p, err)
-                                 : status;
 }
 
 /* ---- writing ------------------------------------------------------------- */
@@ -170,7 +259,7 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
                                 abb_error_t *err)
 {
     abb_session_t *created = apr_pcalloc(p, sizeof(*created));
-    abb_session_name_t name;
+    name_t name;
     abb_store_record_t stored;
     apr_status_t status;
 

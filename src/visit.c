@@ -48,74 +48,20 @@ void abb_visit_begin(request_rec *r)
     }
 }
 
-/*
- * The last session cookie of a connection, and what it came to: a browser sends
- * the same one with each request. Whether the session is still there is looked up
- * each time all the same. One thread at a time has a connection.
- */
-typedef struct {
-    const abb_site_t *site;
+apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
+{
     char cookie[ABB_SESSION_COOKIE_LENGTH + 1];
-    abb_session_name_t name;
-} known_cookie_t;
-
-static known_cookie_t *known_cookie(conn_rec *c)
-{
-    known_cookie_t *known = ap_get_module_config(c->conn_config, &auth_bitbucket_module);
-
-    if (!known) {
-        known = apr_pcalloc(c->pool, sizeof(*known));
-        ap_set_module_config(c->conn_config, &auth_bitbucket_module, known);
-    }
-    return known;
-}
-
-/* Others may share the connection to a proxy, so the comparison must not help to guess. */
-static int is_known(const known_cookie_t *known, const abb_visit_t *visit)
-{
-    return known->site == visit->site &&
-           abb_crypto_equal(known->cookie, visit->cookies.session, ABB_SESSION_COOKIE_LENGTH);
-}
-
-/* What the session cookie comes to. Lifetime: the connection's, until another cookie comes. */
-static apr_status_t read_cookie(const abb_visit_t *visit, conn_rec *c,
-                                const abb_session_name_t **name, abb_error_t *err)
-{
-    known_cookie_t *known;
-    apr_status_t status = APR_SUCCESS;
-
-    if (visit->cookies.session_length != ABB_SESSION_COOKIE_LENGTH) {
-        return APR_NOTFOUND;
-    }
-    known = known_cookie(c);
-    if (!is_known(known, visit)) {
-        known->site = NULL;
-        memcpy(known->cookie, visit->cookies.session, ABB_SESSION_COOKIE_LENGTH);
-        status = abb_session_read_cookie(&visit->site->sessions, known->cookie, &known->name, err);
-        if (status == APR_SUCCESS) {
-            known->site = visit->site;
-        }
-    }
-    *name = &known->name;
-    return status;
-}
-
-apr_status_t abb_visit_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err)
-{
-    const abb_session_name_t *name;
-    apr_status_t status;
 
     if (visit->session) {
         return APR_SUCCESS;
     }
-    if (!visit->cookies.session) {
+    if (!visit->cookies.session || visit->cookies.session_length != ABB_SESSION_COOKIE_LENGTH) {
         return APR_NOTFOUND;
     }
-    status = read_cookie(visit, r->connection, &name, err);
-    return status == APR_SUCCESS
-               ? abb_session_find_named(&visit->site->sessions, name, apr_time_now(),
-                                        &visit->session, visit->pool, err)
-               : status;
+    memcpy(cookie, visit->cookies.session, ABB_SESSION_COOKIE_LENGTH);
+    cookie[ABB_SESSION_COOKIE_LENGTH] = '\0';
+    return abb_session_find(&visit->site->sessions, cookie, apr_time_now(), &visit->session,
+                            visit->pool, err);
 }
 
 abb_login_t abb_visit_login(const abb_visit_t *visit)

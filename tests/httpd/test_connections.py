@@ -1,4 +1,4 @@
-"""Requests over one kept connection: it remembers what a cookie's value comes to, never who may come in."""
+"""Requests over one kept connection. A child remembers what cookies come to, never who may come in."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 /* t_session: a cookie finds its own record at its own site, and only while it lives. */
 #include "abb_session.h"
 
+#include <pthread.h>
+
 #include "abb_text.h"
 #include "shared.h"
 #include "unit.h"
@@ -289,45 +291,133 @@ static void a_created_session_can_be_used_at_once(void **state)
     assert_int_equal(strncmp(created->tag, abb_text_hex(created->key.bytes, 4, place->p), 8), 0);
 }
 
-/* The two steps of finding: what a value comes to is a matter of the value and the site alone. */
-static void a_name_finds_as_its_cookie_does(void **state)
-{
-    place_t *place = *state;
-    abb_session_t *created;
-    abb_session_t *found = NULL;
-    abb_session_name_t name;
-    const char *cookie = create(place, &created);
+/* ---- names that came lately ---------------------------------------------- */
 
-    assert_int_equal(strlen(cookie), ABB_SESSION_COOKIE_LENGTH);
-    assert_int_equal(abb_session_read_cookie(&place->sessions, cookie, &name, NULL), APR_SUCCESS);
-    assert_int_equal(place->probe.gets, 0);
-    assert_memory_equal(name.id, created->id, ABB_SESSION_ID_SIZE);
-    assert_memory_equal(&name.key, &created->key, sizeof(name.key));
-    assert_int_equal(abb_session_find_named(&place->sessions, &name, NOW, &found, place->p, NULL),
-                     APR_SUCCESS);
-    assert_string_equal(found->record.account.uuid, UUID);
-    assert_string_equal(found->tag, created->tag);
-    assert_memory_equal(found->id, created->id, ABB_SESSION_ID_SIZE);
-    assert_int_equal(abb_session_drop(&place->sessions, found, NULL), APR_SUCCESS);
-    assert_int_equal(abb_session_find_named(&place->sessions, &name, NOW, &found, place->p, NULL),
-                     APR_NOTFOUND);
-}
-
-static void malformed_cookies_have_no_name(void **state)
+/* Whether names are used shows when the site's audience changes: they do not. */
+static void a_name_that_came_lately_is_not_made_anew(void **state)
 {
     place_t *place = *state;
     const char *cookie = create(place, NULL);
-    abb_session_name_t name;
+    const char *later = create(place, NULL);
 
-    for (apr_size_t length = 0; length < ABB_SESSION_COOKIE_LENGTH; ++length) {
-        assert_int_equal(abb_session_read_cookie(&place->sessions,
-                                                 apr_pstrmemdup(place->p, cookie, length), &name,
-                                                 NULL),
+    place->sessions.names = abb_session_names_create(place->p);
+    find(place, cookie, NOW);
+    place->sessions.audience_hash[0] ^= 1;
+    find(place, cookie, NOW);
+    assert_int_equal(try_find(place, later, NOW), APR_NOTFOUND);
+    place->sessions.names = NULL;
+    assert_int_equal(try_find(place, cookie, NOW), APR_NOTFOUND);
+}
+
+static void a_known_name_is_looked_up_each_time(void **state)
+{
+    place_t *place = *state;
+    abb_session_t *session;
+    const char *cookie = create(place, &session);
+
+    place->sessions.names = abb_session_names_create(place->p);
+    find(place, cookie, NOW);
+    place->probe.gets = 0;
+    find(place, cookie, NOW);
+    assert_int_equal(place->probe.gets, 1);
+    assert_int_equal(try_find(place, cookie, NOW + HOURS(12)), APR_NOTFOUND);
+    assert_int_equal(abb_session_drop(&place->sessions, session, NULL), APR_SUCCESS);
+    assert_int_equal(try_find(place, cookie, NOW), APR_NOTFOUND);
+}
+
+/* All sites of a child share its names. */
+static void a_name_is_known_at_its_own_site_only(void **state)
+{
+    place_t *place = *state;
+    const char *cookie = create(place, NULL);
+    abb_sessions_t other;
+    abb_session_t *session;
+
+    place->sessions.names = abb_session_names_create(place->p);
+    other = place->sessions;
+    set_audience(&other, "key", "https://other.example.com", place->p);
+    for (int i = 0; i < 3; ++i) {
+        find(place, cookie, NOW);
+        assert_int_equal(abb_session_find(&other, cookie, NOW, &session, place->p, NULL),
                          APR_NOTFOUND);
     }
-    assert_int_equal(abb_session_read_cookie(&place->sessions,
-                                             apr_pstrcat(place->p, cookie, "A", NULL), &name, NULL),
-                     APR_NOTFOUND);
+}
+
+/* All begin alike and so share a place; each character counts, and the length. */
+static void names_that_share_a_place_are_told_apart(void **state)
+{
+    place_t *place = *state;
+    const char *cookie = create(place, NULL);
+    char *other = apr_pstrdup(place->p, cookie);
+
+    place->sessions.names = abb_session_names_create(place->p);
+    for (int i = 4; i < ABB_SESSION_COOKIE_LENGTH; ++i) {
+        find(place, cookie, NOW);
+        other[i] = other[i] == 'A' ? 'B' : 'A';
+        assert_int_equal(try_find(place, other, NOW), APR_NOTFOUND);
+        other[i] = cookie[i];
+        find(place, other, NOW);
+    }
+    for (apr_size_t length = 0; length < ABB_SESSION_COOKIE_LENGTH; ++length) {
+        const char *cut = apr_pstrmemdup(place->p, cookie, length);
+
+        assert_int_equal(try_find(place, unit_bytes(cut, length + 1, place->p), NOW), APR_NOTFOUND);
+    }
+    assert_int_equal(try_find(place, apr_pstrcat(place->p, cookie, "A", NULL), NOW), APR_NOTFOUND);
+}
+
+#define FINDERS 8
+#define FINDER_ROUNDS 2000
+
+typedef struct {
+    const abb_sessions_t *sessions;
+    const char *const *cookies;
+    int count;
+    apr_pool_t *p;
+    int wrong;
+} finder_t;
+
+static void *find_all(void *data)
+{
+    finder_t *finder = data;
+
+    for (int i = 0; i < FINDER_ROUNDS; ++i) {
+        const char *cookie = finder->cookies[i % finder->count];
+        abb_session_t *session = NULL;
+
+        finder->wrong +=
+            abb_session_find(finder->sessions, cookie, NOW, &session, finder->p, NULL) !=
+                APR_SUCCESS ||
+            strcmp(abb_text_base64url_encode(session->id, ABB_SESSION_ID_SIZE, finder->p),
+                   cookie) != 0;
+        apr_pool_clear(finder->p);
+    }
+    return NULL;
+}
+
+static void threads_share_the_names(void **state)
+{
+    place_t *place = *state;
+    const char *cookies[50];
+    finder_t finders[FINDERS];
+    pthread_t threads[FINDERS];
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cookies); ++i) {
+        cookies[i] = create(place, NULL);
+    }
+    place->sessions.names = abb_session_names_create(place->p);
+    /* The probe counts without a lock. */
+    place->sessions.store = place->probe.inner;
+    for (int i = 0; i < FINDERS; ++i) {
+        finders[i] = (finder_t){&place->sessions, cookies, (int)UNIT_COUNT(cookies) - i, NULL, 0};
+        assert_int_equal(apr_pool_create_unmanaged_ex(&finders[i].p, NULL, NULL), APR_SUCCESS);
+        assert_int_equal(pthread_create(&threads[i], NULL, find_all, &finders[i]), 0);
+    }
+    for (int i = 0; i < FINDERS; ++i) {
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+        assert_int_equal(finders[i].wrong, 0);
+        apr_pool_destroy(finders[i].p);
+    }
 }
 
 static void finding_opens_nothing(void **state)
@@ -908,8 +998,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         PLACE_TEST(a_session_is_found_by_its_cookie),
         PLACE_TEST(a_created_session_can_be_used_at_once),
-        PLACE_TEST(a_name_finds_as_its_cookie_does),
-        PLACE_TEST(malformed_cookies_have_no_name),
+        PLACE_TEST(a_name_that_came_lately_is_not_made_anew),
+        PLACE_TEST(a_known_name_is_looked_up_each_time),
+        PLACE_TEST(a_name_is_known_at_its_own_site_only),
+        PLACE_TEST(names_that_share_a_place_are_told_apart),
+        PLACE_TEST(threads_share_the_names),
         PLACE_TEST(finding_opens_nothing),
         PLACE_TEST(each_session_has_an_id_of_its_own),
         PLACE_TEST(the_key_is_no_way_to_the_cookie),
