@@ -619,22 +619,7 @@ apr_status_t abb_crypto_sealer_open(abb_crypto_sealer_t *sealer, const void *lab
 
 int abb_crypto_equal(const void *a, const void *b, apr_size_t size)
 {
-    const unsigned char *x = a;
-    const unsigned char *y = b;
-    apr_uint64_t difference = 0;
-
-    for (; size >= sizeof(difference); size -= sizeof(difference)) {
-        apr_uint64_t words[2];
-
-        memcpy(&words[0], x, sizeof(words[0]));
-        memcpy(&words[1], y, sizeof(words[1]));
-        difference |= words[0] ^ words[1];
-        /* The compiler must not know that it could stop here. */
-        __asm__ volatile("" : "+r"(difference));
-        x += sizeof(difference);
-        y += sizeof(difference);
-    }
-    return ((difference != 0) | (CRYPTO_memcmp(x, y, size) != 0)) == 0;
+    return CRYPTO_memcmp(a, b, size) == 0;
 }
 
 void abb_crypto_wipe(void *bytes, apr_size_t size)
