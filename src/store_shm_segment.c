@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define MAGIC 0x3142424153544f52ULL
+/* Changes with the layout of the segment and with that of what sessions put into it. */
 #define LAYOUT_VERSION 2
 
 /* How often a writer tries before it lets the kernel put it to sleep. */
@@ -162,7 +163,9 @@ apr_time_t abb_segment_end_of(const record_block_t *record)
 {
     apr_int64_t idle = LOAD(record->idle);
     apr_int64_t expires_at = LOAD(record->expires_at);
-    apr_int64_t idle_end = LOAD(record->last_seen) + idle;
+    /* A reader may see anything here, before it learns that it must not believe it. */
+    apr_int64_t idle_end =
+        (apr_int64_t)((apr_uint64_t)LOAD(record->last_seen) + (apr_uint64_t)idle);
 
     return idle && idle_end < expires_at ? idle_end : expires_at;
 }

@@ -650,3 +650,43 @@ def test_power_failures(prepare, loop_disk, new_browser, simulator, logs, host):
         count += len(old)
     assert count > 20
     server.stop()
+
+
+# -- strangers
+
+
+def _records(file: Path) -> bytes:
+    """All of a session file behind its header, whose counts of hits and misses may change."""
+    image = file.read_bytes()
+    return image[int.from_bytes(image[32:40], "little"):]
+
+
+def _own_memory(server) -> int:
+    """Bytes that the largest child has for itself, without what is shared."""
+    texts = [Path(f"/proc/{pid}/status").read_text() for pid in server.children()]
+    return max(1024 * int(match.group(1)) for text in texts if (match := re.search(r"RssAnon:\s+(\d+) kB", text)))
+
+
+def _ask_as_strangers(url: str, count: int) -> None:
+    """Each of them makes up a session cookie."""
+    done = subprocess.run(["ab", "-q", "-k", "-n", str(count), "-c", "20", "-s", "30", "-H", "Accept: text/html",
+                           "-H", "Sec-Fetch-Mode: navigate", "-C", "bitbucket_session=" + "A" * 43, url],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert re.search(rf"Non-2xx responses:\s+{count}$", done.stdout, re.M), done.stdout
+    assert re.search(r"Failed requests:\s+0$", done.stdout, re.M), done.stdout
+
+
+def test_many_strangers_take_nothing(prepare, new_browser, mpm, host):
+    """The smallest store there is, and one who is signed in."""
+    server, place = prepare(host, cache="shm:state/sessions(256K)")
+    text = server.config_file.read_text()
+    server.config_file.write_text(text.replace("auth_bitbucket:trace8", "auth_bitbucket:info"))
+    server.start()
+    browser = sign_in(new_browser(), host)
+    _ask_as_strangers(host.url("/any/page.html"), 5000)
+    records, memory = _records(place.file), _own_memory(server)
+    _ask_as_strangers(host.url("/any/page.html"), 100_000 if mpm == "event" else 5000)
+    assert _records(place.file) == records
+    assert _own_memory(server) < memory + 8 * 1024 * 1024
+    assert status(browser, host) == 200
