@@ -180,6 +180,7 @@ ServerName {self.name}
                                text=True, timeout=60)
         if check.returncode:
             reason = re.sub(r"^AH\d+: Syntax error on line \d+ of \S+ ", "", " ".join(check.stderr.split()))
+            reason = re.sub(r"/[^ ']*/", "", reason)
             raise Unavailable("httpd refuses: " + reason)
 
     def _await_start(self) -> None:

@@ -51,7 +51,10 @@ def machine(figures: Figures) -> str:
             ("httpd", facts["httpd"] + ", mpm_event"),
             ("valgrind", facts["valgrind"].removeprefix("valgrind-")),
             ("Measured", f"{facts['date']}, commit {facts['commit']}; load of others before: {facts['load_before']}")]
-    return table(("Machine", ""), [(name, escape(str(value))) for name, value in rows])
+    text = table(("Machine", ""), [(name, escape(str(value))) for name, value in rows])
+    if verdicts.is_busy(figures):
+        text += "\n\n**" + verdicts.BUSY + "**"
+    return text
 
 
 def sizing(figures: Figures) -> str:

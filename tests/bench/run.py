@@ -151,6 +151,8 @@ def main() -> int:
     verdicts.print_table(found)
     missed = [row for row in found if row.good is False]
     print(f"\n{sum(row.good is True for row in found)} good, {len(missed)} missed; all figures are in {file}")
+    if verdicts.is_busy(figures):
+        print(verdicts.BUSY)
     if extent.name != "full":
         print(f"This was a {extent.name} run: it is short, and its figures are no measurement.")
     # A figure that is missed is a result, not a failure of the benchmark.

@@ -457,7 +457,8 @@ static void print_latency(const full_t *full, const char *operation, const char 
 static void time_puts(full_t *full, const char *state)
 {
     for (int i = 0; i < full->count; ++i) {
-        abb_store_record_t record = full->template->records[full->next % TABLES_MAX];
+        abb_store_record_t record =
+            full->template->records[full->next % (apr_uint64_t)full->template->count];
         abb_store_key_t key;
         double started;
 
@@ -528,14 +529,17 @@ static void time_drops(full_t *full)
     print_latency(full, "drop", "living");
 }
 
+/* Until a living session must go. */
 static void fill_up(full_t *full)
 {
-    abb_store_figures_t figures = {0};
+    abb_store_figures_t before;
+    abb_store_figures_t figures;
 
-    while (figures.evictions <= 0) {
+    abb_store_figures(full->store->store, &before);
+    do {
         bench_must(bench_put(full->store, full->template, full->next++), "a put");
         abb_store_figures(full->store->store, &figures);
-    }
+    } while (figures.evictions == before.evictions);
 }
 
 /* Every eighth visitor has long tokens, so that one put may need the room of several. */

@@ -9,6 +9,14 @@ Figures = dict[str, Any]
 STATES = {"living": "all living", "expired": "all expired"}
 
 
+BUSY = "The machine had other things to do: times and rates are rough, counts of instructions are not."
+
+
+def is_busy(figures: Figures) -> bool:
+    """Whether more than a quarter of the processors was taken before the benchmark began."""
+    return figures["machine"]["load_before"] > figures["machine"]["processors"] / 4
+
+
 @dataclass
 class Row:
     """One figure. limit is the text of what it must be, "" when nothing is asked; good says
