@@ -1,0 +1,561 @@
+/* offload (floor 1): calls that may never return. See abb_offload.h. */
+#include "abb_offload.h"
+
+#include <apr_strings.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* More jobs than these for each thread do not wait when nobody waits for them. */
+#define QUEUE_PER_THREAD 64
+/* With those that are stuck there may be so many times the threads that are wanted. */
+#define STUCK_FACTOR 4
+/* How long threads at work may go on when the process ends. */
+#define END_PATIENCE apr_time_from_msec(100)
+#define STACK_SIZE (512 * 1024)
+
+typedef enum { JOB_WAITS, JOB_RUNS, JOB_DONE } job_state_t;
+
+typedef struct job_t {
+    /* In the queue, then among those that run. */
+    struct job_t *next;
+    abb_offload_work_t work;
+    void *argument;
+    apr_pool_t *pool;
+    job_state_t state;
+    /* Nobody waits for it (any more): who finishes it destroys its pool. */
+    int is_abandoned;
+    /* When a thread took it. */
+    apr_time_t began;
+    /* The thread is counted as stuck in it. */
+    int is_overdue;
+    pthread_cond_t done;
+} job_t;
+
+/* Not in a pool: a thread that is stuck may outlive all of them. */
+struct abb_offload_t {
+    abb_offload_settings_t settings;
+    pthread_mutex_t lock;
+    pthread_condattr_t clock;
+    /* There is a job, or the end has come. */
+    pthread_cond_t work_waits;
+    /* The end has come, or it is time to probe no more. */
+    pthread_cond_t probe_waits;
+    /* A thread has ended or come loose. */
+    pthread_cond_t thread_left;
+    job_t *first;
+    job_t **last;
+    int queued;
+    job_t *running;
+    int threads;
+    int idle;
+    /* Threads that have been in one job for too long. */
+    int overdue;
+    /* Jobs in a row without an answer. */
+    int troubles;
+    /* Jobs that any thread has come to the end of. */
+    apr_uint64_t finished;
+    /* Nobody is let through. */
+    int is_open;
+    /* Threads that probe, and when the youngest began its present try. */
+    int probes;
+    apr_time_t probe_began;
+    int has_ended;
+};
+
+/* ---- time ---------------------------------------------------------------- */
+
+static apr_time_t monotonic_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return apr_time_from_sec((apr_time_t)now.tv_sec) + now.tv_nsec / 1000;
+}
+
+/* Returns whether there was no signal until then. */
+static int wait_until_locked(abb_offload_t *offload, pthread_cond_t *condition, apr_time_t deadline)
+{
+    struct timespec end = {(time_t)apr_time_sec(deadline), (long)apr_time_usec(deadline) * 1000};
+
+    return pthread_cond_timedwait(condition, &offload->lock, &end) != 0;
+}
+
+/* ---- threads ------------------------------------------------------------- */
+
+/* A detached thread that takes no signals: they are the server's. */
+static int start_thread(void *(*body)(void *), abb_offload_t *offload)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    sigset_t all;
+    sigset_t before;
+    int failed;
+
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, STACK_SIZE);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    failed = pthread_create(&thread, &attributes, body, offload);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return !failed;
+}
+
+/* ---- the breaker --------------------------------------------------------- */
+
+static void *probe_body(void *data);
+
+static void start_probe_locked(abb_offload_t *offload)
+{
+    ++offload->probes;
+    offload->probe_began = monotonic_now();
+    if (!start_thread(probe_body, offload)) {
+        --offload->probes;
+    }
+}
+
+/* Nobody is let through from now on. Returns whether that is news. */
+static int open_locked(abb_offload_t *offload)
+{
+    if (offload->is_open || offload->has_ended) {
+        return 0;
+    }
+    offload->is_open = 1;
+    start_probe_locked(offload);
+    return 1;
+}
+
+/* The other side answered. Returns whether that is news. */
+static int close_locked(abb_offload_t *offload)
+{
+    int was_open = offload->is_open;
+
+    offload->troubles = 0;
+    offload->is_open = 0;
+    if (was_open) {
+        pthread_cond_broadcast(&offload->probe_waits);
+    }
+    return was_open;
+}
+
+static int note_trouble_locked(abb_offload_t *offload)
+{
+    return ++offload->troubles >= offload->settings.troubles_max ? open_locked(offload) : 0;
+}
+
+static void tell(const abb_offload_t *offload, int is_news, int is_answering)
+{
+    if (is_news && offload->settings.tell) {
+        offload->settings.tell(offload->settings.owner, is_answering);
+    }
+}
+
+/* An answer that comes too late is of no use to anybody who waits. */
+static int probe_in_time(const abb_offload_t *offload)
+{
+    apr_time_t began = monotonic_now();
+
+    return offload->settings.probe(offload->settings.owner) &&
+           monotonic_now() - began <= offload->settings.patience;
+}
+
+/* Try until the other side answers, or another thread that tries found that it does. */
+static void *probe_body(void *data)
+{
+    abb_offload_t *offload = data;
+
+    pthread_mutex_lock(&offload->lock);
+    while (offload->is_open && !offload->has_ended) {
+        apr_time_t next = monotonic_now() + offload->settings.probe_interval;
+        int answered;
+        int is_news;
+
+        while (offload->is_open && !offload->has_ended &&
+               !wait_until_locked(offload, &offload->probe_waits, next)) {
+        }
+        if (!offload->is_open || offload->has_ended) {
+            break;
+        }
+        offload->probe_began = monotonic_now();
+        pthread_mutex_unlock(&offload->lock);
+        answered = probe_in_time(offload);
+        pthread_mutex_lock(&offload->lock);
+        is_news = answered && !offload->has_ended && close_locked(offload);
+        pthread_mutex_unlock(&offload->lock);
+        tell(offload, is_news, 1);
+        pthread_mutex_lock(&offload->lock);
+    }
+    --offload->probes;
+    pthread_cond_broadcast(&offload->thread_left);
+    pthread_mutex_unlock(&offload->lock);
+    return NULL;
+}
+
+/* Nobody is let through; but the thread that tries may be stuck itself. */
+static void help_probe_locked(abb_offload_t *offload)
+{
+    apr_time_t overdue = offload->settings.probe_interval + offload->settings.probe_patience;
+
+    if (offload->probes == 0 || (offload->probes < ABB_OFFLOAD_PROBES_MAX &&
+                                 monotonic_now() - offload->probe_began > overdue)) {
+        start_probe_locked(offload);
+    }
+}
+
+/* ---- jobs ---------------------------------------------------------------- */
+
+static job_t *create_job(abb_offload_t *offload, abb_offload_work_t work, void *argument,
+                         apr_pool_t *pool)
+{
+    job_t *job = apr_pcalloc(pool, sizeof(*job));
+
+    job->work = work;
+    job->argument = argument;
+    job->pool = pool;
+    pthread_cond_init(&job->done, &offload->clock);
+    return job;
+}
+
+static void destroy_job(job_t *job)
+{
+    pthread_cond_destroy(&job->done);
+    apr_pool_destroy(job->pool);
+}
+
+static void queue_locked(abb_offload_t *offload, job_t *job)
+{
+    *offload->last = job;
+    offload->last = &job->next;
+    ++offload->queued;
+}
+
+static job_t *take_locked(abb_offload_t *offload)
+{
+    job_t *job = offload->first;
+
+    offload->first = job->next;
+    if (!offload->first) {
+        offload->last = &offload->first;
+    }
+    --offload->queued;
+    return job;
+}
+
+static void remove_locked(abb_offload_t *offload, const job_t *job)
+{
+    job_t **place = &offload->first;
+
+    while (*place != job) {
+        place = &(*place)->next;
+    }
+    *place = job->next;
+    if (!*place) {
+        offload->last = place;
+    }
+    --offload->queued;
+}
+
+static void begin_locked(abb_offload_t *offload, job_t *job)
+{
+    job->state = JOB_RUNS;
+    job->began = monotonic_now();
+    job->next = offload->running;
+    offload->running = job;
+}
+
+static void leave_running_locked(abb_offload_t *offload, const job_t *job)
+{
+    job_t **place = &offload->running;
+
+    while (*place != job) {
+        place = &(*place)->next;
+    }
+    *place = job->next;
+}
+
+static void mark_overdue_locked(abb_offload_t *offload, job_t *job)
+{
+    if (!job->is_overdue) {
+        job->is_overdue = 1;
+        ++offload->overdue;
+    }
+}
+
+/* After the work. Returns what there is to tell: 1 answering again, 0 not any more, -1 nothing. */
+static int finish_locked(abb_offload_t *offload, job_t *job, int answered)
+{
+    int is_abandoned = job->is_abandoned;
+    int news = -1;
+
+    leave_running_locked(offload, job);
+    if (job->is_overdue) {
+        --offload->overdue;
+        pthread_cond_broadcast(&offload->thread_left);
+    }
+    /* One that came too late was counted as a trouble, and says nothing about the others. */
+    if (!job->is_overdue && answered) {
+        news = close_locked(offload) ? 1 : -1;
+    }
+    else if (!job->is_overdue) {
+        news = note_trouble_locked(offload) ? 0 : -1;
+    }
+    ++offload->finished;
+    job->state = JOB_DONE;
+    if (is_abandoned) {
+        destroy_job(job);
+    }
+    else {
+        pthread_cond_signal(&job->done);
+    }
+    return news;
+}
+
+/* When stuck threads come loose there are more than are wanted. */
+static int is_superfluous_locked(const abb_offload_t *offload)
+{
+    return offload->threads - offload->overdue > offload->settings.threads;
+}
+
+static void *worker_body(void *data)
+{
+    abb_offload_t *offload = data;
+
+    pthread_mutex_lock(&offload->lock);
+    while (!offload->has_ended && !is_superfluous_locked(offload)) {
+        job_t *job;
+        int answered;
+        int news;
+
+        if (!offload->first) {
+            ++offload->idle;
+            pthread_cond_wait(&offload->work_waits, &offload->lock);
+            --offload->idle;
+            continue;
+        }
+        job = take_locked(offload);
+        begin_locked(offload, job);
+        pthread_mutex_unlock(&offload->lock);
+        answered = job->work(offload->settings.owner, job->argument);
+        pthread_mutex_lock(&offload->lock);
+        news = finish_locked(offload, job, answered);
+        if (news >= 0) {
+            pthread_mutex_unlock(&offload->lock);
+            tell(offload, 1, news);
+            pthread_mutex_lock(&offload->lock);
+        }
+    }
+    --offload->threads;
+    pthread_cond_broadcast(&offload->thread_left);
+    pthread_mutex_unlock(&offload->lock);
+    return NULL;
+}
+
+/* Threads in jobs that take too long, also those that nobody waited for, are as good as lost. */
+static void count_stuck_locked(abb_offload_t *offload)
+{
+    apr_time_t now = monotonic_now();
+
+    for (job_t *job = offload->running; job; job = job->next) {
+        if (now - job->began > offload->settings.patience) {
+            mark_overdue_locked(offload, job);
+        }
+    }
+}
+
+/* A thread for the job just queued: an idle one, or one more, also in place of a stuck one. */
+static void wake_locked(abb_offload_t *offload)
+{
+    if (offload->idle < offload->queued) {
+        count_stuck_locked(offload);
+        if (offload->threads - offload->overdue < offload->settings.threads &&
+            offload->threads < STUCK_FACTOR * offload->settings.threads &&
+            start_thread(worker_body, offload)) {
+            ++offload->threads;
+        }
+    }
+    pthread_cond_signal(&offload->work_waits);
+}
+
+/* ---- asking -------------------------------------------------------------- */
+
+/* Why a job cannot even wait; NULL when it can. */
+static const char *refusal_locked(abb_offload_t *offload, int *is_news)
+{
+    if (offload->has_ended) {
+        return "the server ends";
+    }
+    if (!offload->is_open && offload->overdue >= STUCK_FACTOR * offload->settings.threads) {
+        *is_news = open_locked(offload);
+    }
+    if (offload->is_open) {
+        help_probe_locked(offload);
+        return "it did not answer a moment ago";
+    }
+    return NULL;
+}
+
+/*
+ * Leave a job to itself. Returns whether nobody is let through from now on. A
+ * job that has only waited is a trouble when no thread got anything done since.
+ */
+static int abandon_locked(abb_offload_t *offload, job_t *job, apr_uint64_t finished)
+{
+    if (job->state == JOB_WAITS) {
+        remove_locked(offload, job);
+        destroy_job(job);
+        return offload->finished == finished ? note_trouble_locked(offload) : 0;
+    }
+    job->is_abandoned = 1;
+    mark_overdue_locked(offload, job);
+    return note_trouble_locked(offload);
+}
+
+/* Returns whether the job is done; if not, it is no longer the caller's. */
+static int await(abb_offload_t *offload, job_t *job, int *is_news)
+{
+    apr_time_t deadline = monotonic_now() + offload->settings.patience;
+    apr_uint64_t finished = offload->finished;
+    int is_late = 0;
+
+    while (job->state != JOB_DONE && !is_late) {
+        is_late = wait_until_locked(offload, &job->done, deadline);
+    }
+    if (job->state == JOB_DONE) {
+        return 1;
+    }
+    *is_news = abandon_locked(offload, job, finished);
+    return 0;
+}
+
+apr_status_t abb_offload_run(abb_offload_t *offload, abb_offload_work_t work, void *argument,
+                             apr_pool_t *pool, abb_error_t *err)
+{
+    job_t *job = create_job(offload, work, argument, pool);
+    const char *why;
+    int is_done = 0;
+    int is_news = 0;
+
+    pthread_mutex_lock(&offload->lock);
+    why = refusal_locked(offload, &is_news);
+    if (!why) {
+        queue_locked(offload, job);
+        wake_locked(offload);
+        is_done = await(offload, job, &is_news);
+    }
+    pthread_mutex_unlock(&offload->lock);
+    tell(offload, is_news, 0);
+    if (why) {
+        destroy_job(job);
+        return abb_error_set(err, ABB_ESTORE, "%s is not asked: %s", offload->settings.name, why);
+    }
+    if (!is_done) {
+        return abb_error_set(err, ABB_ESTORE, "%s did not answer within %d ms",
+                             offload->settings.name,
+                             (int)apr_time_as_msec(offload->settings.patience));
+    }
+    pthread_cond_destroy(&job->done);
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_offload_start(abb_offload_t *offload, abb_offload_work_t work, void *argument,
+                               apr_pool_t *pool)
+{
+    job_t *job = create_job(offload, work, argument, pool);
+    int is_taken = 0;
+    int is_news = 0;
+
+    job->is_abandoned = 1;
+    pthread_mutex_lock(&offload->lock);
+    if (!refusal_locked(offload, &is_news) &&
+        offload->queued < QUEUE_PER_THREAD * offload->settings.threads) {
+        queue_locked(offload, job);
+        wake_locked(offload);
+        is_taken = 1;
+    }
+    pthread_mutex_unlock(&offload->lock);
+    tell(offload, is_news, 0);
+    if (!is_taken) {
+        destroy_job(job);
+    }
+    return is_taken ? APR_SUCCESS : ABB_ESTORE;
+}
+
+int abb_offload_is_answering(abb_offload_t *offload)
+{
+    int is_answering;
+
+    pthread_mutex_lock(&offload->lock);
+    is_answering = !offload->is_open;
+    pthread_mutex_unlock(&offload->lock);
+    return is_answering;
+}
+
+/* ---- life ---------------------------------------------------------------- */
+
+apr_status_t abb_offload_create_pool(apr_pool_t **pool)
+{
+    return apr_pool_create_unmanaged_ex(pool, NULL, NULL);
+}
+
+static void drop_waiting_locked(abb_offload_t *offload)
+{
+    while (offload->first) {
+        job_t *job = take_locked(offload);
+
+        if (job->is_abandoned) {
+            destroy_job(job);
+        }
+    }
+}
+
+static apr_status_t end(void *data)
+{
+    abb_offload_t *offload = data;
+    apr_time_t deadline = monotonic_now() + END_PATIENCE;
+    int is_late = 0;
+
+    pthread_mutex_lock(&offload->lock);
+    offload->has_ended = 1;
+    count_stuck_locked(offload);
+    drop_waiting_locked(offload);
+    pthread_cond_broadcast(&offload->work_waits);
+    pthread_cond_broadcast(&offload->probe_waits);
+    while ((offload->threads > offload->overdue || offload->probes > 0) && !is_late) {
+        is_late = wait_until_locked(offload, &offload->thread_left, deadline);
+    }
+    is_late = offload->threads > 0 || offload->probes > 0;
+    pthread_mutex_unlock(&offload->lock);
+    if (!is_late) {
+        pthread_cond_destroy(&offload->work_waits);
+        pthread_cond_destroy(&offload->probe_waits);
+        pthread_cond_destroy(&offload->thread_left);
+        pthread_condattr_destroy(&offload->clock);
+        pthread_mutex_destroy(&offload->lock);
+        free(offload);
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_offload_create(abb_offload_t **offload, const abb_offload_settings_t *settings,
+                                apr_pool_t *p)
+{
+    abb_offload_t *created = calloc(1, sizeof(*created));
+
+    if (!created) {
+        return APR_ENOMEM;
+    }
+    created->settings = *settings;
+    created->last = &created->first;
+    pthread_mutex_init(&created->lock, NULL);
+    pthread_condattr_init(&created->clock);
+    pthread_condattr_setclock(&created->clock, CLOCK_MONOTONIC);
+    pthread_cond_init(&created->work_waits, &created->clock);
+    pthread_cond_init(&created->probe_waits, &created->clock);
+    pthread_cond_init(&created->thread_left, &created->clock);
+    apr_pool_cleanup_register(p, created, end, apr_pool_cleanup_null);
+    *offload = created;
+    return APR_SUCCESS;
+}
