@@ -114,7 +114,9 @@ apr_status_t abb_store_replace(const abb_store_t *store, const abb_store_key_t *
 
 /*
  * Note that a record was used now. Never waits: when a writer is at work nothing
- * is noted and ABB_ECHANGED returned. The caller throttles.
+ * is noted and ABB_ECHANGED returned. The caller throttles. An engine that would
+ * have to ask another machine notes it some time later; then APR_SUCCESS does not
+ * say that the record is there.
  * Errors: APR_NOTFOUND; ABB_ECHANGED; ABB_ESTORE.
  */
 apr_status_t abb_store_touch(const abb_store_t *store, const abb_store_key_t *key, apr_time_t now,
