@@ -15,6 +15,7 @@
 #include "abb_bitbucket.h"
 #include "abb_request.h"
 #include "abb_session.h"
+#include "abb_store_socache.h"
 
 /* Size of the store when nothing is said, in bytes. */
 #define ABB_CONFIG_STORE_SIZE (32 * 1024 * 1024)
@@ -39,12 +40,33 @@ typedef struct abb_site_t {
     abb_crypto_sealer_t *tickets;
 } abb_site_t;
 
+/* A socache provider that AuthBitbucketSessionCache names. */
+typedef struct abb_cache_provider_t {
+    /* As it is written: redis:cache.example.com:6379. */
+    const char *specification;
+    const struct ap_socache_provider_t *provider;
+    /* Created, not initialized. */
+    struct ap_socache_instance_t *instance;
+    /* What stands behind the provider's name; NULL: nothing. */
+    const char *arguments;
+    abb_store_socache_kind_t kind;
+    /* The provider takes no expiry further ahead; 0: any. */
+    apr_interval_time_t longest_expiry;
+    /* Keys of AuthBitbucketSessionKey in the server configuration; none: the server's own. */
+    abb_crypto_keyring_t keyring;
+} abb_cache_provider_t;
+
 /* What AuthBitbucketSessionCache asks for. */
 typedef struct abb_cache_settings_t {
     /* Of this machine's own table, in bytes. */
     apr_size_t size;
     /* Absolute path of the file it is kept in; NULL: it is kept in memory. */
     const char *file;
+    /* A socache provider for several machines; NULL: this machine's table alone. */
+    const abb_cache_provider_t *shared;
+    /* With a provider: how old a copy in the own table may be, and in an outage; 0: no copies. */
+    apr_interval_time_t near_age;
+    apr_interval_time_t outage_age;
 } abb_cache_settings_t;
 
 /* What the directives of one directory come to. */

@@ -11,6 +11,9 @@
 #include "abb_text.h"
 
 #define HTTP_TIMEOUT_MAX apr_time_from_sec(60)
+#define NEAR_AGE_DEFAULT apr_time_from_sec(10)
+#define OUTAGE_AGE_DEFAULT apr_time_from_sec(60)
+#define NEAR_AGE_MAX apr_time_from_sec(3600)
 
 /* ---- create and merge ---------------------------------------------------- */
 
@@ -26,6 +29,8 @@ void *abb_config_create_server(apr_pool_t *p, server_rec *s)
     conf->connect_timeout = conf->total_timeout = UNSET;
     conf->idle_timeout = conf->absolute_timeout = UNSET;
     conf->cache.size = ABB_CONFIG_STORE_SIZE;
+    conf->cache.near_age = NEAR_AGE_DEFAULT;
+    conf->cache.outage_age = OUTAGE_AGE_DEFAULT;
     conf->workspaces = apr_array_make(p, 4, sizeof(const char *));
     return conf;
 }
@@ -451,6 +456,40 @@ static apr_int64_t parse_size(const char *text, apr_size_t length)
     }
 }
 
+/* redis:..., memcache:... and whatever other provider of httpd's is loaded. */
+static const char *set_shared_cache(cmd_parms *cmd, const char *value)
+{
+    const char *why =
+        abb_config_set_cache_provider(configure(cmd), value, cmd->pool, cmd->temp_pool);
+
+    return why ? fault(cmd, value, why) : NULL;
+}
+
+static const char *set_near_cache(cmd_parms *cmd, void *directory, const char *age,
+                                  const char *outage_age)
+{
+    abb_cache_settings_t *cache = &configure(cmd)->cache;
+    const char *message = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    if (!message) {
+        message = set_duration(cmd, age, 0, NEAR_AGE_MAX, &cache->near_age);
+    }
+    cache->outage_age = cache->near_age > OUTAGE_AGE_DEFAULT ? cache->near_age : OUTAGE_AGE_DEFAULT;
+    if (!message && outage_age) {
+        message = set_duration(cmd, outage_age, 0, NEAR_AGE_MAX, &cache->outage_age);
+    }
+    if (!message && outage_age && cache->near_age == 0) {
+        message = fault(cmd, apr_pstrcat(cmd->temp_pool, age, " ", outage_age, NULL),
+                        "is not possible: 0 keeps no copies, so none can be used in an outage");
+    }
+    if (!message && cache->outage_age < cache->near_age) {
+        message = fault(cmd, apr_pstrcat(cmd->temp_pool, age, " ", outage_age, NULL),
+                        "is not possible: the age in an outage, the second, may not be below the "
+                        "first");
+    }
+    return message;
+}
+
 /* The path of shm:FILE; a sentence about what is wrong with it in *message. */
 static const char *session_file(cmd_parms *cmd, const char *name, const char **message)
 {
@@ -506,8 +545,11 @@ static const char *set_session_cache(cmd_parms *cmd, void *directory, const char
     if (message) {
         return message;
     }
-    return strncmp(value, "shm", 3) == 0 ? set_shm(cmd, value, value + 3)
-                                         : no_session_cache(cmd, value);
+    if (strncmp(value, "shm", 3) != 0 || strncmp(value, "shmcb", 5) == 0) {
+        return set_shared_cache(cmd, value);
+    }
+    configure(cmd)->cache.shared = NULL;
+    return set_shm(cmd, value, value + 3);
 }
 
 /* ---- directories --------------------------------------------------------- */
@@ -560,7 +602,9 @@ const command_rec abb_config_commands[] = {
     AP_INIT_TAKE_ARGV("AuthBitbucketSessionKey", set_session_keys, NULL, RSRC_CONF,
                       "keys that seal sessions: the first seals, all open"),
     AP_INIT_TAKE1("AuthBitbucketSessionCache", set_session_cache, NULL, RSRC_CONF,
-                  "where sessions are kept: shm, shm(SIZE), shm:FILE or shm:FILE(SIZE)"),
+                  "where sessions are kept: shm, shm(SIZE), shm:FILE(SIZE) or a socache provider"),
+    AP_INIT_TAKE12("AuthBitbucketSessionNearCache", set_near_cache, NULL, RSRC_CONF,
+                   "how old copies of a shared cache's sessions may be, and in an outage of it"),
     AP_INIT_TAKE1("AuthBitbucketRemoteUser", set_remote_user, NULL, OR_AUTHCFG,
                   "the attribute that becomes REMOTE_USER"),
     AP_INIT_FLAG("AuthBitbucketPrivate", set_private, NULL, OR_AUTHCFG,

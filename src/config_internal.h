@@ -36,6 +36,8 @@ typedef struct server_config_t {
     const apr_array_header_t *session_keys;
     /* Of the main server only. */
     abb_cache_settings_t cache;
+    /* The same provider as in cache, to be completed; NULL: none. */
+    abb_cache_provider_t *cache_provider;
     /* Workspaces of Require lines read in this server, const char *; not inherited. */
     apr_array_header_t *workspaces;
     /* Set by abb_config_settle. */
@@ -49,5 +51,18 @@ typedef struct directory_config_t {
 } directory_config_t;
 
 server_config_t *abb_config_of(server_rec *s);
+
+/*
+ * Take a socache provider (name:arguments) for the session cache. NULL, or a
+ * sentence's end about what is wrong with the value.
+ */
+const char *abb_config_set_cache_provider(server_config_t *conf, const char *value, apr_pool_t *p,
+                                          apr_pool_t *temporary);
+
+/*
+ * Find the keys under which records leave for a provider. Faults are logged.
+ * Returns OK or HTTP_INTERNAL_SERVER_ERROR.
+ */
+int abb_config_settle_cache(server_rec *servers, apr_pool_t *temporary);
 
 #endif

@@ -504,5 +504,5 @@ int abb_config_settle(apr_pool_t *p, apr_pool_t *temporary, server_rec *servers)
     if (site_count == 0 && find_global_auth_type(&settling)) {
         return missing(&settling, "client id", "AuthBitbucketClientID", CLIENT_ID_VARIABLE);
     }
-    return OK;
+    return site_count ? abb_config_settle_cache(servers, temporary) : OK;
 }

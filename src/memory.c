@@ -10,6 +10,7 @@
 
 #include "abb_config.h"
 #include "abb_log.h"
+#include "memory_remote.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
 
@@ -52,6 +53,9 @@ apr_status_t abb_memory_register(apr_pool_t *pconf)
     /* Survives the death of its holder, and does not collapse under contention. */
     mechanism = APR_LOCK_PROC_PTHREAD;
 #endif
+    if (abb_memory_remote_register(pconf, mechanism) != APR_SUCCESS) {
+        return APR_EGENERAL;
+    }
     return ap_mutex_register(pconf, MUTEX_TYPE, NULL, (apr_lockmech_e)mechanism, 0);
 }
 
@@ -424,18 +428,24 @@ int abb_memory_open(server_rec *s, apr_pool_t *pconf)
     if (open_store(segment, &store, pconf, &err) != APR_SUCCESS) {
         return fail_start("no place for sessions", 0, err.text);
     }
+    if ((status = abb_memory_remote_open(s, &segment->keys, &store, pconf)) != OK) {
+        return status;
+    }
     give_store(s, store);
     if (segment->file.path) {
         abb_memory_start_flush(s, segment, store, pconf);
     }
     ap_log_error(APLOG_MARK, APLOG_INFO, 0, s,
                  ABB_LOGNO(0012) "mod_auth_bitbucket " ABB_VERSION
-                                 " ready; sessions in %" APR_SIZE_T_FMT " bytes of %s",
-                 segment->size, segment->file.path ? segment->file.path : "shared memory");
+                                 " ready; sessions in %s%" APR_SIZE_T_FMT " bytes of %s",
+                 abb_memory_remote_name(s, pconf), segment->size,
+                 segment->file.path ? segment->file.path : "shared memory");
     return OK;
 }
 
 apr_status_t abb_memory_start_child(apr_pool_t *pchild)
 {
-    return apr_global_mutex_child_init(&retained->lock, retained->lock_file, pchild);
+    apr_status_t status = apr_global_mutex_child_init(&retained->lock, retained->lock_file, pchild);
+
+    return status == APR_SUCCESS ? abb_memory_remote_start_child(pchild) : status;
 }
