@@ -61,8 +61,33 @@ install_missing() {
         "Ask somebody who may to run: apt-get install --no-install-recommends ${missing[*]}"
   say "Installing what is missing, which may take some minutes: ${missing[*]}"
   output=$(apt_get update) || say "The package lists could not all be fetched; trying with what is there."
-  output+=$(apt_get install -y --no-remove --no-install-recommends "${missing[@]}") ||
+  output+=$(without_services apt_get install -y --no-remove --no-install-recommends "${missing[@]}") ||
     die "$output" "" "These packages could not be installed: ${missing[*]}"
+  disable_services_of "${missing[@]}"
+}
+
+# Some packages come with a system service, but only their programs are wanted: while the command
+# runs, Debian's packages start none.
+without_services() (
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e "$policy" ]; then
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null && as_root chmod 755 "$policy"
+  fi
+  "$@"
+)
+
+# Nor do those just installed start with the next boot.
+disable_services_of() {
+  local package
+  for package; do
+    case $package in
+      redis-server | memcached)
+        as_root deb-systemd-helper disable "$package.service" >/dev/null 2>&1 || true
+        as_root update-rc.d "$package" disable >/dev/null 2>&1 || true
+        ;;
+    esac
+  done
 }
 
 # --- Building ------------------------------------------------------------------------------------

@@ -10,3 +10,6 @@ RETURN_REFUSED = "ABB0201"      # info
 ONCE_MORE = "ABB0202"           # info
 LESS_THAN_ASKED = "ABB0204"     # warning, at a sign-in
 SIGNED_OUT = "ABB0205"          # info
+KEY_NEEDED = "ABB0031"          # emerg: a shared cache without AuthBitbucketSessionKey
+CACHE_SILENT = "ABB0033"        # error: the session cache does not answer
+CACHE_BACK = "ABB0034"          # notice
