@@ -11,6 +11,7 @@ usage: instructions.py [--build DIR] [--requests N] [--top N] [--json FILE]
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Sequence
 
+import crowd
 import place
 
 WARM_UP = 100
@@ -32,7 +34,7 @@ class Kind:
     name: str
     title: str
     path: str
-    # How many visitors' cookies come in turns over one connection.
+    # How many visitors' cookies come in turns.
     visitors: int
     status: int
     # The kind it is compared with, and the most that it may cost of it.
@@ -44,8 +46,6 @@ class Kind:
 KINDS = [
     Kind("open", "open page, the cookie is sent", place.OPEN, 1, 200),
     Kind("session", "session, Require bitbucket-workspace", place.TEAM, 1, 200, "open", 1.25),
-    Kind("open_turns", "open page, two visitors in turns", place.OPEN, 2, 200),
-    Kind("session_turns", "session, two visitors in turns over one connection", place.TEAM, 2, 200, "open_turns", 1.25),
     Kind("valid_user", "session, Require valid-user", place.ANY, 1, 200, "open", 1.25),
     Kind("open_anonymous", "open page, no cookie", place.OPEN, 0, 200),
     Kind("anonymous", "no session: ticket and redirect", place.TEAM, 0, 302, "open_anonymous", 2.0),
@@ -61,6 +61,14 @@ KINDS = [
 ]
 
 
+# With a crowd, so that nothing that a child remembers of some hundreds of visitors helps.
+CROWD_SESSIONS, CROWD_VISITORS = 4000, 2000
+CROWD_KINDS = [
+    Kind("open_crowd", "open page, another visitor each time", place.OPEN, CROWD_VISITORS, 200),
+    Kind("session_crowd", "session, another visitor each time", place.TEAM, CROWD_VISITORS, 200, "open_crowd", 1.25),
+]
+
+
 class Callgrind:
     """An httpd under callgrind, and how to get its counts: it writes them down each time it
     enters MARK, a function that nothing but the answer to an OPTIONS request calls. (Asking it
@@ -68,10 +76,11 @@ class Callgrind:
 
     MARK = "ap_send_http_options"
 
-    def __init__(self, simulator: place.Simulator) -> None:
-        self.httpd = place.protected(simulator, threads=4, start_seconds=120, options=("-X",))
-        self.output = self.httpd.root / "output" / "callgrind"
-        self.httpd.wrapper = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={self.output}",
+    def __init__(self, httpd: place.Httpd) -> None:
+        """Of an httpd that does not run yet."""
+        self.httpd = httpd
+        self.output = httpd.root / "output" / "callgrind"
+        httpd.wrapper = ("valgrind", "--tool=callgrind", f"--callgrind-out-file={self.output}",
                               f"--dump-before={self.MARK}")
         self.dumps = 0
 
@@ -92,8 +101,8 @@ class Callgrind:
 
 def measure_kind(run: Callgrind, kind: Kind, cookies: Sequence[str], requests: int) -> tuple[float, Path]:
     """Instructions per request, and a file with the functions of twice so many requests."""
-    turns = [place.request_bytes(run.httpd, kind.path, cookie, kind.headers)
-             for cookie in cookies[:kind.visitors] or [None]]
+    turns = itertools.cycle([place.request_bytes(run.httpd, kind.path, cookie, kind.headers)
+                             for cookie in cookies[:kind.visitors] or [None]])
     place.repeat(run.httpd, turns, WARM_UP, kind.status)
     run.dump()
     place.repeat(run.httpd, turns, requests, kind.status)
@@ -134,7 +143,7 @@ def print_top(kind: Kind, file: Path, base_file: Path, requests: float, top: int
 
 # -- the store alone
 
-def measure_lookups(store_bench: Path, sizes: Sequence[int], lookups: int) -> list[dict[str, float]]:
+def measure_lookups(build: Path, sizes: Sequence[int], lookups: int) -> list[dict[str, float]]:
     """Instructions of one lookup in tables of several sizes. Errors: place.Unavailable."""
     if not shutil.which("valgrind"):
         raise place.Unavailable("valgrind is not installed")
@@ -142,51 +151,87 @@ def measure_lookups(store_bench: Path, sizes: Sequence[int], lookups: int) -> li
     for sessions in sizes:
         with tempfile.TemporaryDirectory(prefix="abb-bench-count-") as directory:
             table, output = Path(directory) / "table", Path(directory) / "callgrind"
-            subprocess.run([str(store_bench), "prepare", str(table), str(sessions)], check=True, timeout=300)
+            crowd.store_bench(build, "prepare", table, sessions)
             subprocess.run(["valgrind", "--quiet", "--tool=callgrind", f"--callgrind-out-file={output}",
-                            "--toggle-collect=bench_get_all", "--toggle-collect=bench_find_all", str(store_bench),
-                            "count", str(table), str(sessions), str(lookups)], check=True, timeout=600,
+                            "--toggle-collect=bench_get_all", "--toggle-collect=bench_find_all",
+                            str(build / "tests" / "bench" / "store_bench"), "count", str(table), str(sessions), str(lookups)], check=True, timeout=600,
                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             costs = functions(output, lookups, inclusive=True)
             results.append({"sessions": sessions, "get": costs["bench_get_all"], "find": costs["bench_find_all"]})
     return results
 
 
-def measure(requests: int, top: int = 0) -> dict[str, object]:
-    """All kinds. Errors: place.Unavailable."""
+Counts = dict[str, tuple[float, Path]]
+
+
+def _measure_kinds(run: Callgrind, kinds: Sequence[Kind], cookies: Sequence[str], requests: int, top: int) -> Counts:
+    counts = {kind.name: measure_kind(run, kind, cookies, requests) for kind in kinds}
+    for kind in kinds:
+        if top and kind.limit and kind.headers is place.LEAN_HEADERS:
+            print_top(kind, counts[kind.name][1], counts[kind.base][1], 2 * requests, top)
+    return counts
+
+
+def _httpd(simulator: place.Simulator) -> place.Httpd:
+    return place.protected(simulator, threads=4, start_seconds=120, options=("-X",))
+
+
+def _measure_visitor(simulator: place.Simulator, requests: int, top: int) -> Counts:
+    run = Callgrind(_httpd(simulator))
+    with run.httpd:
+        return _measure_kinds(run, KINDS, [place.sign_in(run.httpd)], requests, top)
+
+
+def _measure_crowd(simulator: place.Simulator, build: Path, requests: int, top: int) -> Counts:
+    """Errors: place.Unavailable."""
+    with tempfile.TemporaryDirectory(prefix="abb-bench-crowd-") as directory:
+        httpd = _httpd(simulator)
+        try:
+            cookies = crowd.fill(httpd, build, CROWD_SESSIONS, CROWD_VISITORS, Path(directory))
+            run = Callgrind(httpd)
+            crowd.check(httpd.start(), cookies)
+            return _measure_kinds(run, CROWD_KINDS, cookies, requests, top)
+        finally:
+            httpd.end()
+
+
+def _result(kind: Kind, counts: Counts) -> dict[str, object]:
+    count = counts[kind.name][0]
+    return {"name": kind.name, "title": kind.title, "instructions": count, "base": kind.base,
+            "ratio": count / counts[kind.base][0] if kind.base else None, "limit": kind.limit or None}
+
+
+def measure(build: Path, requests: int, top: int = 0) -> dict[str, object]:
+    """All kinds. Errors: place.Unavailable when none can be counted."""
     if not shutil.which("valgrind"):
         raise place.Unavailable("valgrind is not installed")
-    counts: dict[str, float] = {}
-    files: dict[str, Path] = {}
     with place.Bitbucket() as simulator:
-        run = Callgrind(simulator)
-        with run.httpd:
-            cookies = [place.sign_in(run.httpd) for _ in range(2)]
-            for kind in KINDS:
-                counts[kind.name], files[kind.name] = measure_kind(run, kind, cookies, requests)
-            if top:
-                for kind in KINDS:
-                    if kind.limit and kind.headers is place.LEAN_HEADERS:
-                        print_top(kind, files[kind.name], files[kind.base], 2 * requests, top)
-    return {"requests": requests, "kinds": [
-        {"name": kind.name, "title": kind.title, "instructions": counts[kind.name], "base": kind.base,
-         "ratio": counts[kind.name] / counts[kind.base] if kind.base else None, "limit": kind.limit or None}
-        for kind in KINDS]}
+        counts = _measure_visitor(simulator, requests, top)
+        results = [_result(kind, counts) for kind in KINDS]
+        try:
+            counts = _measure_crowd(simulator, build, requests, top)
+            results += [_result(kind, counts) for kind in CROWD_KINDS]
+        except place.Unavailable as reason:
+            results.append({"name": "crowd", "title": CROWD_KINDS[1].title, "skipped": str(reason)})
+    return {"requests": requests, "kinds": results}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--build", help="where the module was built; else ABB_BUILD_DIR")
+    parser.add_argument("--build", default=os.environ.get("ABB_BUILD_DIR", "."), help="where the module was built")
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--top", type=int, default=0, help="also the functions that cost most")
     parser.add_argument("--json", help="write the figures to this file")
     options = parser.parse_args()
     place.end_orderly()
-    if options.build:
-        os.environ["ABB_BUILD_DIR"] = options.build
-    result = measure(options.requests, options.top)
+    build = Path(options.build).resolve()
+    os.environ["ABB_BUILD_DIR"] = str(build)
+    result = measure(build, options.requests, options.top)
     print()
     for kind in result["kinds"]:  # type: ignore[attr-defined]
+        if "skipped" in kind:
+            print(f"{'skipped':>10}  {'':23} {kind['title']}: {kind['skipped']}")
+            continue
         ratio = f"{kind['ratio']:6.3f} x" if kind["ratio"] else ""
         limit = f"(limit {kind['limit']:.2f})" if kind["limit"] else ""
         print(f"{kind['instructions']:10,.0f}  {ratio:9} {limit:13} {kind['title']}")

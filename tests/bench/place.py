@@ -18,7 +18,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Iterable, Iterator, Mapping, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "httpd"))
 
@@ -297,12 +297,14 @@ def _read_answer(wire: socket.socket) -> int:
     return int(data[9:12])
 
 
-def repeat(httpd: Httpd, requests: Sequence[bytes], count: int, expected: int, seconds: float = 300) -> None:
-    """Send so many requests, these in turns, each after the answer to the one before."""
+def repeat(httpd: Httpd, requests: Iterable[bytes], count: int, expected: int, seconds: float = 300) -> None:
+    """Send so many requests, each after the answer to the one before: a list in turns from its
+    beginning, or what an iterator has next."""
+    coming = requests if isinstance(requests, Iterator) else itertools.cycle(requests)
     with socket.create_connection(("127.0.0.1", httpd.port), 30) as wire:
         wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         wire.settimeout(seconds)
-        for request in itertools.islice(itertools.cycle(requests), count):
+        for request in itertools.islice(coming, count):
             wire.sendall(request)
             if (status := _read_answer(wire)) != expected:
                 raise RuntimeError(f"{status} instead of {expected}:\n{request.decode()}\n{httpd.said()}")

@@ -108,7 +108,7 @@ class Bar:
 
 def bars(title: str, rows: Sequence[Bar]) -> str:
     """Horizontal bars from zero on, with a dashed line where a limit is."""
-    width, left, right, step, top = 800, 350, 110, 30, 44
+    width, left, right, step, top = 840, 390, 110, 30, 44
     most = max(max(row.value, row.limit or 0) for row in rows) or 1
     scale = (width - left - right) / most
     parts = []
@@ -171,7 +171,7 @@ def lines(title: str, unit: str, series: Sequence[Line]) -> str:
 
 def instruction_plot(figures: Figures) -> str | None:
     kinds = {kind["name"]: kind for kind in figures["instructions"].get("kinds", [])}
-    wanted = ("session", "session_turns", "session_browser", "anonymous", "anonymous_browser", "redirect")
+    wanted = ("session", "session_crowd", "session_browser", "anonymous", "anonymous_browser", "redirect")
     rows = [Bar("open page", 1, "1")]
     rows[0].is_ours = False
     for kind in (kinds[name] for name in wanted if name in kinds):

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Sequence
 
+import crowd
 import peers
 import place
 from wrk import Contender, Load, processors, result_of
@@ -63,13 +64,6 @@ class Run:
     def compare(self, contenders: Sequence[Contender]) -> None:
         self.load.compare(contenders, self.extent.rounds, self.extent.warms_up)
 
-    def store_bench(self, *arguments: object) -> str:
-        done = subprocess.run([str(self.build / "tests" / "bench" / "store_bench"), *map(str, arguments)],
-                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
-        if done.returncode:
-            raise RuntimeError("store_bench: " + done.stderr)
-        return done.stdout
-
 
 # -- one machine
 
@@ -89,32 +83,15 @@ def pages(run: Run) -> list[Result]:
                  "title": "ticket and redirect, against mod_alias' redirect"}]
 
 
-def _session_key(httpd: place.Httpd, file: Path) -> str:
-    """Start httpd with an empty store, so that it makes the key under which it believes a file."""
-    httpd.main += f"AuthBitbucketSessionCache shm:{file}(1M)\n"
-    httpd.start()
-    httpd.stop()
-    key_file = Path(f"{file}.key")
-    if not key_file.exists():
-        raise place.Unavailable("httpd keeps no key beside the file of the store")
-    return key_file.read_text().split()[1]
-
-
 def filled(run: Run, sessions: int, directory: Path) -> tuple[place.Httpd, list[str]]:
-    """An httpd whose store was filled through its file; it takes the sessions over at its start."""
-    file = directory / f"sessions-{sessions}"
+    """An httpd with so many live sessions, and the cookies of some."""
     httpd = place.protected(run.simulator, wrapper=run.wrapper, start_seconds=120)
-    key = _session_key(httpd, file)
-    told = json.loads(run.store_bench("fill", file, sessions, place.CLIENT_ID, httpd.origin, key))
-    httpd.main = httpd.main.replace("(1M)", f"({-(-told['segment_bytes'] // 2**20)}M)")
-    cookies = [f"bitbucket_session={line}" for line in run.store_bench("cookies", sessions, USED_SESSIONS).split()]
-    httpd.start()
     try:
-        place.repeat(httpd, [place.request_bytes(httpd, place.TEAM, cookies[0])], 1, 200)
-    except RuntimeError:
-        reason = " ".join(httpd.said().split())
+        cookies = crowd.fill(httpd, run.build, sessions, USED_SESSIONS, directory)
+        crowd.check(httpd.start(), cookies)
+    except BaseException:
         httpd.end()
-        raise place.Unavailable("httpd did not take the sessions over: " + reason) from None
+        raise
     return httpd, cookies
 
 

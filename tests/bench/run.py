@@ -111,13 +111,12 @@ def _or_skipped(measure: Callable[[], Any]) -> Any:
 
 def count_requests(build: Path, extent: Extent) -> Any:
     say("instructions of a request")
-    return _or_skipped(lambda: instructions.measure(extent.counted_requests))
+    return _or_skipped(lambda: instructions.measure(build, extent.counted_requests))
 
 
 def count_lookups(build: Path, extent: Extent) -> Any:
     say("instructions of a lookup")
-    return _or_skipped(lambda: instructions.measure_lookups(build / "tests" / "bench" / "store_bench",
-                                                            extent.lookup_sizes, extent.counted_lookups))
+    return _or_skipped(lambda: instructions.measure_lookups(build, extent.lookup_sizes, extent.counted_lookups))
 
 
 def requests(build: Path, extent: Extent) -> Figures:

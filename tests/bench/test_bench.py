@@ -68,7 +68,7 @@ def test_a_lookup_costs_no_more_among_more(figures):
 
 def test_instructions_of_requests(figures):
     kinds = {kind["name"]: kind for kind in figures["instructions"]["kinds"]}
-    assert {"open", "session", "anonymous", "redirect"} <= set(kinds)
+    assert {"open", "session", "anonymous", "redirect", "session_crowd"} <= set(kinds)
     assert kinds["session"]["instructions"] > kinds["open"]["instructions"] > 10_000
     assert kinds["anonymous"]["instructions"] > kinds["open_anonymous"]["instructions"]
 

@@ -58,7 +58,9 @@ def instructions(figures: Figures) -> Iterator[Row]:
         yield _skipped(group, {"title": "all of them", **part})
         return
     for kind in part["kinds"]:
-        if kind["ratio"] is None:
+        if "skipped" in kind:
+            yield _skipped(group, kind)
+        elif kind["ratio"] is None:
             yield Row(group, kind["title"], f"{kind['instructions']:,.0f}")
         else:
             limit = f"<= {kind['limit']:.2f} x" if kind["limit"] else ""
