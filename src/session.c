@@ -61,8 +61,8 @@ static void set_name(abb_session_t *session, const name_t *name)
 
 /* ---- names that came lately ---------------------------------------------- */
 
-/* How many a child remembers, in bits: 64 KiB of memory. */
-#define NAME_BITS 9
+/* How many a child remembers, in bits: half a MiB of memory at most. */
+#define NAME_BITS 12
 #define NAMES (1 << NAME_BITS)
 
 typedef struct {
