@@ -151,9 +151,12 @@ def test_gracefuls_in_a_row_under_load(prepare, new_browser, simulator, logs, mp
     assert logs.lines("ABB0011") == logs.lines("ABB0015") == []
 
 
-def test_restarts_in_a_row_under_load(prepare, new_browser, simulator, mpm, host, capsys):
+def test_restarts_in_a_row_under_load(prepare, new_browser, simulator, logs, mpm, host, capsys):
     """httpd itself cuts connections then; who is signed in stays so."""
     simulator.settings(quota=None)
+    if mpm == "event":
+        # Its main thread looks at a connection that a worker is just freeing; see Server.stop.
+        logs.forgive("exit signal Segmentation fault")
     rounds = 10 if mpm == "event" else 3
     server, _ = prepare(host)
     server.start()
