@@ -266,7 +266,8 @@ void abb_segment_commit_locked(abb_segment_t *engine);
 
 /*
  * Between these two, readers of a bucket do not believe what they see. The lock
- * is held. They may be nested for one bucket by one caller only if it knows.
+ * is held. Never nested: buckets share counts, and a second beginning would make
+ * the count even.
  */
 void abb_segment_begin_change(abb_segment_t *engine, apr_uint32_t bucket);
 void abb_segment_end_change(abb_segment_t *engine, apr_uint32_t bucket);
