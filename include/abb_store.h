@@ -124,12 +124,16 @@ apr_status_t abb_store_touch(const abb_store_t *store, const abb_store_key_t *ke
 
 /*
  * Take the only lease on a record for `duration` microseconds. A holder that
- * dies loses it when it runs out. *holder identifies the lease.
+ * dies loses it when it runs out; one that ends later than a lease taken now was
+ * taken before the clock was put back, and is none. *holder identifies the lease.
  * Errors: APR_NOTFOUND; ABB_ECHANGED when another holds it; ABB_ESTORE.
  */
 apr_status_t abb_store_lease(const abb_store_t *store, const abb_store_key_t *key,
                              apr_interval_time_t duration, apr_time_t now, apr_uint64_t *holder,
                              abb_error_t *err);
+
+/* For engines: whether a lease that ends at `until` keeps others from one of `duration`. */
+int abb_store_is_leased(apr_time_t until, apr_interval_time_t duration, apr_time_t now);
 
 /*
  * Give a lease back. Errors: APR_NOTFOUND; ABB_ECHANGED when it had run out and

@@ -387,6 +387,22 @@ static apr_status_t note_lease(const near_t *engine, const abb_store_key_t *plac
     return abb_store_put(engine->near, place, &note, now, err);
 }
 
+/* Take away what was noted before the clock was put back. */
+static void forget_note_of_another_clock(const near_t *engine, const abb_store_key_t *place,
+                                         apr_interval_time_t duration, apr_time_t now)
+{
+    abb_store_record_t note;
+    apr_pool_t *scratch;
+
+    apr_pool_create(&scratch, NULL);
+    if (abb_store_get(engine->near, place, ABB_STORE_OPEN_PART, now, &note, scratch, NULL) ==
+            APR_SUCCESS &&
+        !abb_store_is_leased(note.expires_at, duration, now)) {
+        abb_store_drop(engine->near, place, NULL);
+    }
+    apr_pool_destroy(scratch);
+}
+
 /* Whether a record that somebody here has leased is still there at all. */
 static apr_status_t refuse_lease(near_t *engine, const abb_store_key_t *key, apr_time_t now,
                                  abb_error_t *err)
@@ -408,6 +424,10 @@ static apr_status_t near_lease(void *self, const abb_store_key_t *key, apr_inter
     abb_store_key_t place = slot_of(key, SLOT_LEASE);
     apr_status_t status = note_lease(engine, &place, 0, now + duration, now, err);
 
+    if (status == APR_EEXIST) {
+        forget_note_of_another_clock(engine, &place, duration, now);
+        status = note_lease(engine, &place, 0, now + duration, now, err);
+    }
     if (status == APR_EEXIST) {
         return refuse_lease(engine, key, now, err);
     }

@@ -500,6 +500,21 @@ static void a_lease_runs_out(place_t *place)
     assert_int_equal(release_at(place, 1, second), APR_SUCCESS);
 }
 
+/* After the clock was put back a holder that died would hold it for as long as the jump. */
+static void a_lease_of_another_clock_is_none(place_t *place)
+{
+    apr_uint64_t first;
+    apr_uint64_t second;
+
+    assert_int_equal(put_small(place, 1), APR_SUCCESS);
+    assert_int_equal(lease_at(place, 1, SECONDS(30), NOW, &first), APR_SUCCESS);
+    assert_int_equal(lease_at(place, 1, SECONDS(30), NOW - SECONDS(1), &second), APR_SUCCESS);
+    assert_true(second != first);
+    assert_int_equal(release_at(place, 1, first), ABB_ECHANGED);
+    assert_int_equal(lease_at(place, 1, SECONDS(30), NOW - SECONDS(1), &first), ABB_ECHANGED);
+    assert_int_equal(release_at(place, 1, second), APR_SUCCESS);
+}
+
 static void a_lease_stays_when_the_record_is_replaced(place_t *place)
 {
     abb_store_record_t record = make_record(3000, 3000, 5, place->p);
@@ -1252,6 +1267,7 @@ static const contract_t contracts[] = {
     CONTRACT(an_expired_record_can_be_dropped_or_put_over),
     CONTRACT(only_one_holds_the_lease),
     CONTRACT(a_lease_runs_out),
+    CONTRACT(a_lease_of_another_clock_is_none),
     CONTRACT(a_lease_stays_when_the_record_is_replaced),
     CONTRACT(a_lease_goes_with_its_record),
     CONTRACT(a_record_tells_who_gave_up),
