@@ -1,6 +1,4 @@
 /* bitbucket (floor 3): what to ask Bitbucket Cloud and what its answers mean. */
-#include "abb_bitbucket.h"
-
 #include <apr_base64.h>
 #include <apr_lib.h>
 #include <apr_strings.h>
@@ -8,153 +6,11 @@
 
 #include "abb_reply.h"
 #include "abb_text.h"
+#include "bitbucket_internal.h"
 
 #define TOKEN_ANSWER_MAX (64 * 1024)
 #define API_ANSWER_MAX (1024 * 1024)
 #define PAGES_MAX 10
-/* Bounds of Retry-After, and what counts when it is missing or junk. */
-#define RETRY_AFTER_MAX 900
-#define RETRY_AFTER_DEFAULT 60
-
-/* ---- what an answer means ------------------------------------------------ */
-
-enum {
-    CODE = 1,
-    REFRESH = 2,
-    USER = 4,
-    EMAILS = 8,
-    PERMISSION = 16,
-    MEMBER = 32,
-    TOKEN_ENDPOINT = CODE | REFRESH,
-    API = USER | EMAILS | PERMISSION | MEMBER
-};
-
-/* A word in an error body that tells apart answers of one status. */
-static const char missing_scope[] = "(missing scope)";
-static const char no_api[] = "(no API here)";
-
-/*
- * The first row that fits tells the meaning: APR_SUCCESS read the body,
- * APR_NOTFOUND a definite no, else a reason. What no row names could not be
- * asked. Source: RFC 6749 section 5.2; "Bitbucket Cloud REST API", "Use OAuth on
- * Bitbucket Cloud"; CHANGE-2770 (410), CHANGE-3022, CHANGE-3052; observed
- * answers of August 2026 where the manuals are silent. Status is compared,
- * wording is not, since it may be localized.
- */
-static const struct {
-    int questions;
-    int status;
-    const char *sign;
-    apr_status_t meaning;
-} meanings[] = {
-    {TOKEN_ENDPOINT | API, 200, NULL, APR_SUCCESS},
-    /* Wrong key or secret at an exchange; a used-up refresh token at a refresh. */
-    {CODE, 400, "unauthorized_client", ABB_ECLIENT},
-    {CODE, 401, "unauthorized_client", ABB_ECLIENT},
-    {CODE, 400, "invalid_client", ABB_ECLIENT},
-    {CODE, 401, "invalid_client", ABB_ECLIENT},
-    {CODE, 400, "invalid_request", ABB_ECLIENT},
-    {CODE, 400, "invalid_scope", ABB_ESCOPE},
-    {CODE, 400, "invalid_grant", ABB_EGRANT},
-    {REFRESH, 400, "unauthorized_client", ABB_EGRANT},
-    {REFRESH, 401, "unauthorized_client", ABB_EGRANT},
-    {REFRESH, 400, "invalid_grant", ABB_EGRANT},
-    {REFRESH, 400, "invalid_request", ABB_EGRANT},
-    {REFRESH, 400, "invalid_client", ABB_ECLIENT},
-    {REFRESH, 401, "invalid_client", ABB_ECLIENT},
-    {API, 401, NULL, ABB_ETOKEN},
-    {API, 403, missing_scope, ABB_ESCOPE},
-    {PERMISSION | MEMBER, 403, NULL, APR_NOTFOUND},
-    {API, 404, no_api, ABB_EGONE},
-    {PERMISSION | MEMBER, 404, NULL, APR_NOTFOUND},
-    {TOKEN_ENDPOINT | API, 410, NULL, ABB_EGONE},
-    {TOKEN_ENDPOINT | API, 429, NULL, ABB_ELIMIT},
-};
-
-static int has_sign(const abb_reply_error_t *error, const char *sign)
-{
-    if (!sign) {
-        return 1;
-    }
-    if (sign == missing_scope) {
-        return error->required != NULL;
-    }
-    if (sign == no_api) {
-        return error->message && strstr(error->message, "no API hosted") != NULL;
-    }
-    return error->code && strcmp(error->code, sign) == 0;
-}
-
-static int is_json(const char *content_type)
-{
-    static const char json[] = "application/json";
-    apr_size_t length = sizeof(json) - 1;
-
-    return content_type && strncasecmp(content_type, json, length) == 0 &&
-           (content_type[length] == '\0' || content_type[length] == ';' ||
-            content_type[length] == ' ');
-}
-
-static apr_interval_time_t retry_after(const char *text)
-{
-    int is_number = text && *text && strspn(text, "0123456789") == strlen(text);
-    apr_int64_t seconds = is_number ? apr_atoi64(text) : RETRY_AFTER_DEFAULT;
-
-    return apr_time_from_sec(seconds < 1                 ? 1
-                             : seconds > RETRY_AFTER_MAX ? RETRY_AFTER_MAX
-                                                         : seconds);
-}
-
-static apr_status_t explain(apr_status_t meaning, const char *what, const abb_http_answer_t *answer,
-                            const abb_reply_error_t *error, abb_error_t *err)
-{
-    const char *message = error->message ? error->message : "no explanation";
-
-    switch (meaning) {
-    case ABB_ESCOPE:
-        return abb_error_set(
-            err, meaning, "the OAuth client lacks the scope '%.60s' that %s needs (granted: %.80s)",
-            error->required ? error->required : "?", what, error->granted ? error->granted : "?");
-    case ABB_EGONE:
-        return abb_error_set(err, meaning, "Bitbucket has withdrawn %s: %.120s, see %.100s", what,
-                             message, error->announcement_url ? error->announcement_url : "?");
-    case ABB_ELIMIT:
-        abb_error_set(err, meaning, "Bitbucket's rate limit is reached at %s", what);
-        if (err) {
-            err->retry_after = retry_after(answer->retry_after);
-        }
-        return meaning;
-    default:
-        return abb_error_set(err, meaning, "%s answered %d%s%.40s: %.160s", what, answer->status,
-                             error->code ? " " : "", error->code ? error->code : "", message);
-    }
-}
-
-static apr_status_t meaning_of(int question, const char *what, const abb_http_answer_t *answer,
-                               apr_pool_t *p, abb_error_t *err)
-{
-    abb_reply_error_t error;
-
-    if (answer->error.status != APR_SUCCESS) {
-        return abb_error_set(err, answer->error.status, "%s", answer->error.text);
-    }
-    if (answer->status == 200 && !is_json(answer->content_type)) {
-        return abb_error_set(err, ABB_EUPSTREAM, "%s answered %.60s instead of application/json",
-                             what, answer->content_type ? answer->content_type : "no content type");
-    }
-    abb_reply_error(answer->body, answer->status == 200 ? 0 : answer->body_size, &error, p);
-    for (apr_size_t i = 0; i < sizeof(meanings) / sizeof(meanings[0]); ++i) {
-        if ((meanings[i].questions & question) && meanings[i].status == answer->status &&
-            has_sign(&error, meanings[i].sign)) {
-            apr_status_t meaning = meanings[i].meaning;
-
-            return meaning == APR_SUCCESS || meaning == APR_NOTFOUND
-                       ? meaning
-                       : explain(meaning, what, answer, &error, err);
-        }
-    }
-    return explain(ABB_EUPSTREAM, what, answer, &error, err);
-}
 
 /* ---- the token endpoint -------------------------------------------------- */
 
@@ -189,7 +45,7 @@ static const char *client_authorization(const abb_bitbucket_t *bitbucket, apr_po
     return apr_pstrcat(p, "Basic ", encoded, NULL);
 }
 
-static apr_status_t ask_for_tokens(const abb_bitbucket_t *bitbucket, int question, const char *form,
+static apr_status_t ask_for_tokens(const abb_bitbucket_t *bitbucket, int asked, const char *form,
                                    apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
                                    abb_error_t *err)
 {
@@ -199,7 +55,7 @@ static apr_status_t ask_for_tokens(const abb_bitbucket_t *bitbucket, int questio
     apr_status_t status;
 
     abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
-    status = meaning_of(question, "the token endpoint", &answer, p, err);
+    status = abb_bitbucket_meaning(asked, "the token endpoint", &answer, p, err);
     return status == APR_SUCCESS
                ? abb_reply_tokens(answer.body, answer.body_size, now, tokens, p, err)
                : status;
@@ -213,7 +69,7 @@ apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const
         apr_pstrcat(p, "grant_type=authorization_code&code=", abb_text_percent_encode(code, p),
                     "&redirect_uri=", abb_text_percent_encode(bitbucket->redirect_uri, p), NULL);
 
-    return ask_for_tokens(bitbucket, CODE, form, now, tokens, p, err);
+    return ask_for_tokens(bitbucket, ABB_ASKED_CODE, form, now, tokens, p, err);
 }
 
 apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *refresh_token,
@@ -222,7 +78,7 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
 {
     const char *form = apr_pstrcat(p, "grant_type=refresh_token&refresh_token=",
                                    abb_text_percent_encode(refresh_token, p), NULL);
-    apr_status_t status = ask_for_tokens(bitbucket, REFRESH, form, now, tokens, p, err);
+    apr_status_t status = ask_for_tokens(bitbucket, ABB_ASKED_REFRESH, form, now, tokens, p, err);
 
     if (status == APR_SUCCESS && !tokens->refresh_token) {
         tokens->refresh_token = apr_pstrdup(p, refresh_token);
@@ -288,7 +144,8 @@ static apr_status_t fetch_member(asker_t *asker, abb_grant_t *grant, apr_pool_t 
 
     abb_http_perform(asker->bitbucket->http, &asker->bitbucket->http_settings, &request, &answer, 1,
                      p);
-    status = meaning_of(MEMBER, "GET /workspaces/{workspace}/members/{member}", &answer, p, err);
+    status = abb_bitbucket_meaning(ABB_ASKED_MEMBER, "GET /workspaces/{workspace}/members/{member}",
+                                   &answer, p, err);
     if (status == APR_SUCCESS) {
         return abb_reply_member(answer.body, answer.body_size, asker->user_uuid, grant, p, err);
     }
@@ -302,8 +159,8 @@ static apr_status_t read_grant(asker_t *asker, const abb_http_answer_t *answer, 
     apr_status_t status;
 
     abb_error_clear(&reason);
-    status =
-        meaning_of(PERMISSION, "GET /user/workspaces/{workspace}/permission", answer, p, &reason);
+    status = abb_bitbucket_meaning(
+        ABB_ASKED_PERMISSION, "GET /user/workspaces/{workspace}/permission", answer, p, &reason);
     switch (status) {
     case APR_SUCCESS:
         return abb_reply_permission(answer->body, answer->body_size, asker->user_uuid, grant,
@@ -392,7 +249,8 @@ static apr_status_t read_emails(const abb_http_answer_t *answer, abb_account_t *
                                 const char **next, apr_pool_t *p, abb_error_t *err)
 {
     abb_reply_emails_t emails;
-    apr_status_t status = meaning_of(EMAILS, "GET /user/emails", answer, p, err);
+    apr_status_t status =
+        abb_bitbucket_meaning(ABB_ASKED_EMAILS, "GET /user/emails", answer, p, err);
 
     if (status != APR_SUCCESS || (status = abb_reply_emails(answer->body, answer->body_size,
                                                             &emails, p, err)) != APR_SUCCESS) {
@@ -438,7 +296,7 @@ enum { ASK_USER, ASK_EMAILS, ASK_WORKSPACES };
 static apr_status_t take_user(const abb_http_answer_t *answer, abb_bitbucket_visitor_t *visitor,
                               apr_pool_t *p, abb_error_t *err)
 {
-    apr_status_t status = meaning_of(USER, "GET /user", answer, p, err);
+    apr_status_t status = abb_bitbucket_meaning(ABB_ASKED_USER, "GET /user", answer, p, err);
 
     return status == APR_SUCCESS ? abb_reply_user(answer->body, answer->body_size,
                                                   &visitor->account, &visitor->raw_user, p, err)

@@ -29,6 +29,7 @@ room_of() {
     store_near | store_socache | store_socache_line) echo store ;;
     store_file_key | store_file_internal) echo store_file ;;
     memory_flush | memory_internal | memory_remote) echo memory ;;
+    bitbucket_meaning | bitbucket_internal) echo bitbucket ;;
     config_site | config_cache | config_internal) echo config ;;
     *) echo "$name" ;;
     esac
