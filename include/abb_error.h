@@ -48,6 +48,9 @@
 /* Somebody else holds the lease, or replaced the record in the meantime. */
 #define ABB_ECHANGED (ABB_ERROR_BASE + 15)
 
+/* Too many wait for Bitbucket already; asking was not tried. */
+#define ABB_EBUSY (ABB_ERROR_BASE + 16)
+
 /* What went wrong. Lifetime: the caller's; holds no pointers. */
 typedef struct abb_error_t {
     /* APR_SUCCESS while nothing went wrong, else an APR code or a reason above. */

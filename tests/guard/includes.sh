@@ -8,7 +8,7 @@ cd "$srcdir" || exit 1
 floor_of() {
     case $1 in
     log | error) echo 0 ;;
-    text | crypto | account | pack | offload) echo 1 ;;
+    text | crypto | account | pack | offload | gate | traffic) echo 1 ;;
     record | ticket | store | http | reply | page | secret) echo 2 ;;
     store_file | session | bitbucket | authz | request) echo 3 ;;
     login | recheck | config | refusal) echo 4 ;;
