@@ -75,6 +75,15 @@ void abb_http_perform(abb_http_t *http, const abb_http_settings_t *settings,
                       apr_pool_t *p);
 
 /*
+ * End all exchanges that are under way, and each that is begun later: at once,
+ * without an answer. For a process that ends. Threads: any.
+ */
+void abb_http_stop(abb_http_t *http);
+
+/* Whether exchanges were ended by abb_http_stop. Threads: any. */
+int abb_http_is_stopped(const abb_http_t *http);
+
+/*
  * Whether a URL may be talked to: https, or http to a loopback host
  * (127.0.0.0/8, [::1], localhost). Userinfo, control characters and fragments
  * are refused. Returns NULL when it may, else a static sentence.

@@ -20,7 +20,16 @@ struct abb_http_t {
     apr_thread_mutex_t *mutex;
     CURLM *idle[CHANNELS_KEPT];
     int idle_count;
+    /* Rounds under way. */
+    struct round_t *rounds;
+    int is_stopped;
 };
+
+/* A round of exchanges; lives on its thread's stack. */
+typedef struct round_t {
+    CURLM *channel;
+    struct round_t *next;
+} round_t;
 
 /* One exchange under way. */
 typedef struct {
@@ -78,6 +87,46 @@ static CURLM *take_channel(abb_http_t *http)
         curl_multi_setopt(channel, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
     }
     return channel;
+}
+
+/* From now on abb_http_stop reaches the round. Returns 0 when it came before. */
+static int begin_round(abb_http_t *http, round_t *round)
+{
+    int is_stopped;
+
+    apr_thread_mutex_lock(http->mutex);
+    round->next = http->rounds;
+    http->rounds = round;
+    is_stopped = http->is_stopped;
+    apr_thread_mutex_unlock(http->mutex);
+    return !is_stopped;
+}
+
+static void end_round(abb_http_t *http, round_t *round)
+{
+    round_t **link = &http->rounds;
+
+    apr_thread_mutex_lock(http->mutex);
+    while (*link != round) {
+        link = &(*link)->next;
+    }
+    *link = round->next;
+    apr_thread_mutex_unlock(http->mutex);
+}
+
+void abb_http_stop(abb_http_t *http)
+{
+    apr_thread_mutex_lock(http->mutex);
+    __atomic_store_n(&http->is_stopped, 1, __ATOMIC_SEQ_CST);
+    for (const round_t *round = http->rounds; round; round = round->next) {
+        curl_multi_wakeup(round->channel);
+    }
+    apr_thread_mutex_unlock(http->mutex);
+}
+
+int abb_http_is_stopped(const abb_http_t *http)
+{
+    return __atomic_load_n(&http->is_stopped, __ATOMIC_SEQ_CST);
 }
 
 static void give_channel_back(abb_http_t *http, CURLM *channel)
@@ -298,16 +347,27 @@ static void collect_finished(CURLM *channel)
 }
 
 /* Each exchange has its own time-out, so this ends. */
-static void run_channel(CURLM *channel)
+static void run_channel(const abb_http_t *http, CURLM *channel)
 {
     int running = 1;
 
-    while (running && curl_multi_perform(channel, &running) == CURLM_OK) {
+    while (running && !abb_http_is_stopped(http) &&
+           curl_multi_perform(channel, &running) == CURLM_OK) {
         if (running && curl_multi_poll(channel, NULL, 0, POLL_MILLISECONDS, NULL) != CURLM_OK) {
             break;
         }
     }
     collect_finished(channel);
+}
+
+static void run_round(abb_http_t *http, CURLM *channel)
+{
+    round_t round = {channel, NULL};
+
+    if (begin_round(http, &round)) {
+        run_channel(http, channel);
+    }
+    end_round(http, &round);
 }
 
 static void begin_answer(abb_http_answer_t *answer)
@@ -334,7 +394,7 @@ void abb_http_perform(abb_http_t *http, const abb_http_settings_t *settings,
         }
     }
     if (channel) {
-        run_channel(channel);
+        run_round(http, channel);
     }
     for (int i = 0; i < count; ++i) {
         end_exchange(&exchanges[i], channel);

@@ -701,6 +701,35 @@ static void threads_do_not_get_each_others_answers(void **state)
 
 /* ---- URLs ---------------------------------------------------------------- */
 
+/* ---- the end ------------------------------------------------------------- */
+
+static void *stop_soon(void *data)
+{
+    apr_sleep(apr_time_from_msec(200));
+    abb_http_stop(((place_t *)data)->http);
+    return NULL;
+}
+
+static void a_stop_ends_what_is_under_way(void **state)
+{
+    place_t *place = *state;
+    apr_time_t began = apr_time_now();
+    abb_http_answer_t answer;
+    pthread_t thread;
+
+    server_add(place->server, server_ending("GET /", SERVER_HANG));
+    assert_int_equal(pthread_create(&thread, NULL, stop_soon, place), 0);
+    answer = get(place, "/");
+    pthread_join(thread, NULL);
+    assert_int_equal(answer.status, 0);
+    assert_int_equal(answer.error.status, ABB_EUPSTREAM);
+    assert_true(apr_time_now() - began < LIMIT + LATENESS);
+    /* And nothing begins any more. */
+    answer = get(place, "/later");
+    assert_int_equal(answer.error.status, ABB_EUPSTREAM);
+    assert_int_equal(server_count(place->server, "GET /later"), 0);
+}
+
 static void good_urls_may_be_talked_to(void **state)
 {
     static const char *const urls[] = {
@@ -800,6 +829,7 @@ int main(void)
         PLACE_TEST(a_body_has_a_largest_size),
         PLACE_TEST(an_endless_body_is_left_at_once),
         PLACE_TEST(header_lines_have_a_largest_size),
+        PLACE_TEST(a_stop_ends_what_is_under_way),
         PLACE_TEST(exchanges_run_at_the_same_time),
         PLACE_TEST(one_failure_leaves_the_others_alone),
         PLACE_TEST(a_get_uses_the_kept_connection),
