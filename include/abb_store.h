@@ -21,6 +21,9 @@
 /* Largest record a store takes, both parts together, in bytes. */
 #define ABB_STORE_RECORD_MAX (2 * 1024 * 1024)
 
+/* Longest lease, in microseconds. */
+#define ABB_STORE_LEASE_MAX apr_time_from_sec(600)
+
 typedef struct abb_store_key_t {
     unsigned char bytes[ABB_STORE_KEY_SIZE];
 } abb_store_key_t;
@@ -123,17 +126,18 @@ apr_status_t abb_store_touch(const abb_store_t *store, const abb_store_key_t *ke
                              abb_error_t *err);
 
 /*
- * Take the only lease on a record for `duration` microseconds. A holder that
- * dies loses it when it runs out; one that ends later than a lease taken now was
- * taken before the clock was put back, and is none. *holder identifies the lease.
+ * Take the only lease on a record for `duration` microseconds, at most
+ * ABB_STORE_LEASE_MAX. A holder that dies loses it when it runs out. A lease that
+ * has longer to go was taken before the clock was put back, and is none. *holder
+ * identifies the lease.
  * Errors: APR_NOTFOUND; ABB_ECHANGED when another holds it; ABB_ESTORE.
  */
 apr_status_t abb_store_lease(const abb_store_t *store, const abb_store_key_t *key,
                              apr_interval_time_t duration, apr_time_t now, apr_uint64_t *holder,
                              abb_error_t *err);
 
-/* For engines: whether a lease that ends at `until` keeps others from one of `duration`. */
-int abb_store_is_leased(apr_time_t until, apr_interval_time_t duration, apr_time_t now);
+/* For engines: whether a lease that ends at `until` is one. */
+int abb_store_is_leased(apr_time_t until, apr_time_t now);
 
 /*
  * Give a lease back. Errors: APR_NOTFOUND; ABB_ECHANGED when it had run out and

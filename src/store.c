@@ -34,9 +34,9 @@ apr_status_t abb_store_lease(const abb_store_t *store, const abb_store_key_t *ke
     return store->methods->lease(store->engine, key, duration, now, holder, err);
 }
 
-int abb_store_is_leased(apr_time_t until, apr_interval_time_t duration, apr_time_t now)
+int abb_store_is_leased(apr_time_t until, apr_time_t now)
 {
-    return now < until && until - now <= duration;
+    return now < until && until - now <= ABB_STORE_LEASE_MAX;
 }
 
 apr_status_t abb_store_release(const abb_store_t *store, const abb_store_key_t *key,

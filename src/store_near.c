@@ -389,7 +389,7 @@ static apr_status_t note_lease(const near_t *engine, const abb_store_key_t *plac
 
 /* Take away what was noted before the clock was put back. */
 static void forget_note_of_another_clock(const near_t *engine, const abb_store_key_t *place,
-                                         apr_interval_time_t duration, apr_time_t now)
+                                         apr_time_t now)
 {
     abb_store_record_t note;
     apr_pool_t *scratch;
@@ -397,7 +397,7 @@ static void forget_note_of_another_clock(const near_t *engine, const abb_store_k
     apr_pool_create(&scratch, NULL);
     if (abb_store_get(engine->near, place, ABB_STORE_OPEN_PART, now, &note, scratch, NULL) ==
             APR_SUCCESS &&
-        !abb_store_is_leased(note.expires_at, duration, now)) {
+        !abb_store_is_leased(note.expires_at, now)) {
         abb_store_drop(engine->near, place, NULL);
     }
     apr_pool_destroy(scratch);
@@ -425,7 +425,7 @@ static apr_status_t near_lease(void *self, const abb_store_key_t *key, apr_inter
     apr_status_t status = note_lease(engine, &place, 0, now + duration, now, err);
 
     if (status == APR_EEXIST) {
-        forget_note_of_another_clock(engine, &place, duration, now);
+        forget_note_of_another_clock(engine, &place, now);
         status = note_lease(engine, &place, 0, now + duration, now, err);
     }
     if (status == APR_EEXIST) {

@@ -479,7 +479,7 @@ static apr_status_t lease_locked(abb_segment_t *engine, const abb_store_key_t *k
     if (!record) {
         return APR_NOTFOUND;
     }
-    if (record->lease_holder && abb_store_is_leased(record->leased_until, duration, now)) {
+    if (record->lease_holder && abb_store_is_leased(record->leased_until, now)) {
         return ABB_ECHANGED;
     }
     *holder = next_holder_locked(engine->header);

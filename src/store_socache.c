@@ -379,8 +379,7 @@ static apr_status_t perform_lease(operation_t *operation)
     if (status != APR_SUCCESS) {
         return status;
     }
-    if (image.head.lease_holder &&
-        abb_store_is_leased(image.head.leased_until, operation->duration, operation->now)) {
+    if (image.head.lease_holder && abb_store_is_leased(image.head.leased_until, operation->now)) {
         return ABB_ECHANGED;
     }
     image.head.leased_until = operation->now + operation->duration;
