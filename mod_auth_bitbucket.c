@@ -13,11 +13,13 @@
 #include <http_config.h>
 #include <http_core.h>
 #include <http_log.h>
+#include <ap_mpm.h>
 #include <http_protocol.h>
 #include <http_request.h>
 #include <mod_auth.h>
 
 #include "abb_authn.h"
+#include "abb_background.h"
 #include "abb_config.h"
 #include "abb_endpoints.h"
 #include "abb_log.h"
@@ -78,6 +80,9 @@ static int open_store(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, se
 typedef struct {
     abb_http_t *http;
     abb_session_names_t *names;
+    abb_background_t *background;
+    int processes;
+    int threads;
 } shared_t;
 
 /* What each child has of its own at a site: connections, names, keys derived for tickets. */
@@ -85,6 +90,8 @@ static apr_status_t start_site(abb_site_t *site, const shared_t *shared, apr_poo
 {
     site->bitbucket.http = shared->http;
     site->sessions.names = shared->names;
+    site->background = shared->background;
+    site->gate_limits = abb_gate_limits(site->max_logins, shared->processes, shared->threads);
     return abb_ticket_create_sealer(&site->tickets, site->sessions.keyring, site->sessions.audience,
                                     pchild, NULL);
 }
@@ -103,7 +110,7 @@ static apr_status_t start_sites(server_rec *s, const shared_t *shared, apr_pool_
 
 static void start_child(apr_pool_t *pchild, server_rec *s)
 {
-    shared_t shared = {NULL, NULL};
+    shared_t shared = {NULL, NULL, NULL, 1, 1};
     apr_status_t status;
 
     if (!has_sites(s)) {
@@ -111,9 +118,15 @@ static void start_child(apr_pool_t *pchild, server_rec *s)
     }
     abb_reply_init();
     shared.names = abb_session_names_create(pchild);
+    /* 0 threads in a process means that its only one serves. */
+    ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &shared.processes);
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &shared.threads);
     status = abb_memory_start_child(pchild);
     if (status == APR_SUCCESS) {
         status = abb_http_create(&shared.http, pchild);
+    }
+    if (status == APR_SUCCESS) {
+        status = abb_background_create(&shared.background, shared.http, pchild);
     }
     if (status == APR_SUCCESS) {
         status = start_sites(s, &shared, pchild);

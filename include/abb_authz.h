@@ -11,15 +11,13 @@
 
 #include "abb_record.h"
 
-/* A refusal rests on a row no older than this. */
+/* A refusal rests on an answer no older than this. */
 #define ABB_AUTHZ_REFUSAL_AGE apr_time_from_sec(15)
-/* No decision rests on a row older than this. */
-#define ABB_AUTHZ_GRANT_AGE apr_time_from_sec(3600)
 
 typedef enum {
     ABB_AUTHZ_GRANTED,
     ABB_AUTHZ_DENIED,
-    /* Not decided before Bitbucket is asked about one workspace. */
+    /* Not decided: what the record has about these workspaces is missing or too old. */
     ABB_AUTHZ_ASK
 } abb_authz_verdict_t;
 
@@ -57,14 +55,25 @@ const char *abb_authz_parse_workspaces(const char *line, const abb_authz_workspa
 const char *abb_authz_parse_users(const char *line, const abb_authz_users_t **users, apr_pool_t *p);
 
 /*
- * Compare a record with a line. For ABB_AUTHZ_ASK, *ask is the workspace to ask
- * about and *older_than the time from which on an answer is good enough.
+ * Compare a record with a line. Answers within the hard age count, both yes and
+ * no: a line may stand under `not`. *granting is for ABB_AUTHZ_GRANTED the youngest
+ * row that lets in, else NULL.
  */
 abb_authz_verdict_t abb_authz_check_workspaces(const abb_authz_workspaces_t *workspaces,
-                                               const abb_record_t *record, apr_time_t now,
-                                               const char **ask, apr_time_t *older_than);
+                                               const abb_record_t *record,
+                                               const abb_record_ages_t *ages, apr_time_t now,
+                                               const abb_grant_t **granting);
 abb_authz_verdict_t abb_authz_check_users(const abb_authz_users_t *users,
                                           const abb_record_t *record);
+
+/* Whether the outcome of a line may change with the account's names. */
+int abb_authz_needs_names(const abb_authz_users_t *users);
+
+/*
+ * The answer from which on a decision is good: one that was asked for at this
+ * time or later. For a refusal it is the stricter of both ages.
+ */
+apr_time_t abb_authz_since(const abb_record_ages_t *ages, int is_refusal, apr_time_t now);
 
 /* A line in plain words for the refused visitor. Lifetime: p. */
 const char *abb_authz_describe_workspaces(const abb_authz_workspaces_t *workspaces, apr_pool_t *p);

@@ -9,13 +9,14 @@
 
 #include "abb_account.h"
 #include "abb_http.h"
+#include "abb_traffic.h"
 
 /* Bitbucket Cloud's own addresses. Source: "Use OAuth on Bitbucket Cloud", 2026-11-20. */
 #define ABB_BITBUCKET_AUTHORIZE_URL "https://bitbucket.org/site/oauth2/authorize"
 #define ABB_BITBUCKET_TOKEN_URL "https://bitbucket.org/site/oauth2/access_token"
 #define ABB_BITBUCKET_API_URL "https://api.bitbucket.org/2.0"
 
-/* Most workspaces asked about at a sign-in. */
+/* Most workspaces asked about at once. */
 #define ABB_BITBUCKET_WORKSPACES_MAX 8
 
 /* One OAuth client at Bitbucket. Lifetime: the configuration's. */
@@ -35,19 +36,48 @@ typedef struct abb_bitbucket_t {
     const char *authorize_start;
     const char *authorize_end;
     abb_http_settings_t http_settings;
+    /*
+     * How long to wait before a question without an answer is sent once more, at
+     * least; up to 300 ms come on top. 0: it is not. Never for codes and tokens.
+     */
+    apr_interval_time_t retry_pause;
+    /* What is known of Bitbucket's condition; NULL: it is always asked. */
+    abb_traffic_t *traffic;
     /* The child's connections; set when the child starts. */
     abb_http_t *http;
 } abb_bitbucket_t;
 
-/* What Bitbucket says of a visitor at sign-in. */
+/* What to ask about one account. */
+typedef struct abb_bitbucket_question_t {
+    /* Ask who it is, and together with that for its addresses. */
+    int user;
+    int emails;
+    /* Who it must be: lower case, no braces; NULL only together with `user`. */
+    const char *uuid;
+    /* Slugs or uuids as rules name them, lower case; the first
+     * ABB_BITBUCKET_WORKSPACES_MAX are asked about. */
+    const char *const *workspaces;
+    int workspace_count;
+} abb_bitbucket_question_t;
+
+/* What Bitbucket said. */
 typedef struct abb_bitbucket_visitor_t {
+    /* There was an answer about the account. */
+    int has_account;
+    /* As far as it was asked for: without `emails` there is no address. */
     abb_account_t account;
     /* The body of /2.0/user, compact JSON. */
     const char *raw_user;
+    /* Those workspaces that there was an answer about. */
     abb_grant_t *grants;
     int grant_count;
+    /* Why there was none about something; status APR_SUCCESS when all was answered. */
+    abb_error_t failure;
     /* Sentence for the log when an answer was odd but usable, else NULL. */
     const char *doubt;
+    /* What Bitbucket says of an endpoint that it has withdrawn, where there was a
+     * second way, else NULL. */
+    const char *change;
 } abb_bitbucket_visitor_t;
 
 /*
@@ -75,35 +105,27 @@ apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const
 
 /*
  * Exchange a refresh token for a new pair; the old one is used up. Sent once.
- * A pair without a new refresh token keeps the old one. Lifetime: p.
+ * A pair without a new refresh token keeps the old one. uuid: whose it is.
+ * Lifetime: p.
  * Errors: ABB_EGRANT refused (revoked, or another already used it);
  * ABB_ECLIENT; ABB_EUPSTREAM, ABB_ELIMIT, ABB_EGONE could not ask.
  * Source: RFC 6749 section 6; Bitbucket CHANGE-3052, 2026-05-04.
  */
-apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *refresh_token,
-                                   apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
+apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *uuid,
+                                   const char *refresh_token, apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
                                    abb_error_t *err);
 
 /*
- * Ask for the account, its addresses and its role in each of the workspaces, at
- * the same time. `workspaces` are slugs or uuids as rules name them, lower case.
- * Without the scope `email` the account has no address. Lifetime: p.
- * Errors: ABB_EACCOUNT; ABB_ESCOPE; ABB_ETOKEN; ABB_EUPSTREAM, ABB_ELIMIT,
- * ABB_EGONE.
+ * Ask everything at the same time; no longer than the site's total time-out,
+ * second ways and further pages included. Without the scope `email` the account
+ * has no address. "No role" is an answer: ABB_ROLE_NONE. Lifetime: p.
+ * Errors: none of the answers counts then. ABB_EACCOUNT the account cannot be
+ * used; ABB_EIDENTITY it is not the one with this uuid; ABB_ETOKEN any of them said
+ * 401. ABB_ESCOPE, ABB_EUPSTREAM, ABB_ELIMIT, ABB_EGONE: about the account when its
+ * uuid was not known; else, and about workspaces, these are in visitor->failure.
  */
-apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const char *access_token,
-                                         const char *const *workspaces, int workspace_count,
-                                         apr_time_t now, abb_bitbucket_visitor_t *visitor,
-                                         apr_pool_t *p, abb_error_t *err);
-
-/*
- * Ask for the role of the account with user_uuid in one workspace. *doubt as in
- * abb_bitbucket_visitor_t. Lifetime: p.
- * Errors: as above but ABB_EACCOUNT. "No role" is no error: ABB_ROLE_NONE.
- */
-apr_status_t abb_bitbucket_fetch_grant(const abb_bitbucket_t *bitbucket, const char *access_token,
-                                       const char *user_uuid, const char *workspace, apr_time_t now,
-                                       abb_grant_t *grant, const char **doubt, apr_pool_t *p,
-                                       abb_error_t *err);
+apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const char *access_token,
+                                 const abb_bitbucket_question_t *question, apr_time_t now,
+                                 abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err);
 
 #endif

@@ -13,6 +13,7 @@
 #include <http_config.h>
 
 #include "abb_bitbucket.h"
+#include "abb_gate.h"
 #include "abb_request.h"
 #include "abb_session.h"
 #include "abb_store_socache.h"
@@ -25,6 +26,15 @@ typedef struct abb_site_t {
     abb_bitbucket_t bitbucket;
     abb_sessions_t sessions;
     abb_cookie_settings_t cookies;
+    /* How old what Bitbucket said may be. */
+    abb_record_ages_t ages;
+    /* How many requests may wait for Bitbucket; 0: a share of all. */
+    int max_logins;
+    /* Set when the child starts: places for those who wait, and how many. */
+    abb_gate_t *gate;
+    abb_gate_limits_t gate_limits;
+    /* Set when the child starts: who asks Bitbucket while nobody waits. */
+    struct abb_background_t *background;
     /* Public address: scheme, host and port, without a slash. */
     const char *origin;
     /* Paths of the module's own endpoints. */

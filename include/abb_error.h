@@ -51,6 +51,9 @@
 /* Too many wait for Bitbucket already; asking was not tried. */
 #define ABB_EBUSY (ABB_ERROR_BASE + 16)
 
+/* Tokens are of another account than they were: nothing about them counts any more. */
+#define ABB_EIDENTITY (ABB_ERROR_BASE + 17)
+
 /* What went wrong. Lifetime: the caller's; holds no pointers. */
 typedef struct abb_error_t {
     /* APR_SUCCESS while nothing went wrong, else an APR code or a reason above. */

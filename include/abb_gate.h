@@ -5,7 +5,7 @@
  * for all processes of the server together and for each process; who finds none
  * does not wait. A place that is not given back, since its process died, is free
  * again when its time is over. Knows nothing of what is waited for.
- * Threads: all functions but create, of any process; none waits.
+ * Threads: all functions but create, of any process.
  */
 #ifndef ABB_GATE_H
 #define ABB_GATE_H
@@ -48,10 +48,21 @@ abb_gate_limits_t abb_gate_limits(int wanted, int processes, int threads);
 
 /*
  * Take a place for at most `longest`. Returns 0 when all are taken; else it must
- * be given back.
+ * be given back. Never waits.
  */
 int abb_gate_enter(abb_gate_t *gate, const abb_gate_limits_t *limits, apr_interval_time_t longest,
                    apr_time_t now, abb_gate_place_t *place);
+
+/* How long abb_gate_wait waits at most. */
+#define ABB_GATE_PATIENCE apr_time_from_sec(1)
+
+/*
+ * The same, and wait for a place while those who have one come and go quickly:
+ * as long as nobody has kept a place for ABB_GATE_PATIENCE, no longer than that,
+ * and in one process no more than twice as many as may have a place.
+ */
+int abb_gate_wait(abb_gate_t *gate, const abb_gate_limits_t *limits, apr_interval_time_t longest,
+                  abb_gate_place_t *place);
 
 void abb_gate_leave(abb_gate_t *gate, const abb_gate_place_t *place);
 

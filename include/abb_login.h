@@ -44,6 +44,8 @@ typedef struct abb_login_result_t {
     const char *return_path;
     /* Sentence for the log when an answer was odd but usable, else NULL. */
     const char *doubt;
+    /* What Bitbucket says of an endpoint that it has withdrawn, else NULL. */
+    const char *change;
 } abb_login_result_t;
 
 /*

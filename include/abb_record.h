@@ -39,6 +39,18 @@ typedef struct abb_record_private_t {
     const char *raw_user;
 } abb_record_private_t;
 
+/*
+ * How old an answer of Bitbucket may be, in microseconds: up to `soft` it is as
+ * good as new, up to `hard` it serves while it is asked again, beyond that no
+ * longer. soft <= hard.
+ */
+typedef struct abb_record_ages_t {
+    apr_interval_time_t soft;
+    apr_interval_time_t hard;
+} abb_record_ages_t;
+
+typedef enum { ABB_RECORD_FRESH, ABB_RECORD_DUE, ABB_RECORD_OLD } abb_record_age_t;
+
 /* Bytes with their size. */
 typedef struct abb_record_bytes_t {
     const void *bytes;
@@ -89,6 +101,16 @@ const abb_grant_t *abb_record_find_grant(const abb_record_t *record, const char 
  * than two minutes ahead, after a jump of the clock, is not.
  */
 int abb_record_is_fresh(const abb_grant_t *grant, apr_time_t oldest, apr_time_t now);
+
+/* The same for the time at which something was asked for. */
+int abb_record_is_since(apr_time_t checked_at, apr_time_t oldest, apr_time_t now);
+
+/*
+ * The age of an answer that was asked for at a time. One dated more than two
+ * minutes ahead, after a jump of the clock, is old.
+ */
+abb_record_age_t abb_record_age(apr_time_t checked_at, const abb_record_ages_t *ages,
+                                apr_time_t now);
 
 /*
  * Put a grant into a record in place of the one for the same workspace, if any.

@@ -120,6 +120,12 @@ int abb_request_send_json(request_rec *r, int status, const char *json);
 void abb_request_set_variables(request_rec *r, const abb_record_t *record);
 
 /*
+ * Tell the application that what Bitbucket said is so old, since it cannot be
+ * asked: BITBUCKET_STALE, in seconds.
+ */
+void abb_request_set_stale(request_rec *r, apr_interval_time_t age);
+
+/*
  * The attribute of an account by its lower-case name ("username", "email",
  * "uuid", "account_id", "nickname"), NULL when the account has none.
  * abb_request_is_attribute tells whether a name is one of them.

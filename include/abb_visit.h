@@ -13,6 +13,17 @@
 #include "abb_recheck.h"
 #include "abb_refusal.h"
 
+/* The answers of Bitbucket that a decision rests on. */
+typedef struct abb_visit_basis_t {
+    /* Rows, each once, as far as Bitbucket is asked at once. */
+    const char *workspaces[ABB_BITBUCKET_WORKSPACES_MAX];
+    int count;
+    /* Names of the account, which may change. */
+    int names;
+    /* When the oldest of them was asked for; 0: there is none. */
+    apr_time_t oldest;
+} abb_visit_basis_t;
+
 typedef struct abb_visit_t {
     /* Memory of what the visit keeps: that of the request that began it. */
     apr_pool_t *pool;
@@ -21,8 +32,15 @@ typedef struct abb_visit_t {
     abb_request_cookies_t cookies;
     /* NULL while not looked for, or not there. */
     abb_session_t *session;
-    /* Workspaces that the place asked about, separated by spaces; NULL: none. */
-    const char *workspaces;
+    /* When it began: what Bitbucket said is as old as it was then. */
+    apr_time_t now;
+    /* Workspaces that the place asks about, each once, as far as Bitbucket is asked at once. */
+    const char *wanted[ABB_BITBUCKET_WORKSPACES_MAX];
+    int wanted_count;
+    /* How old the oldest of that is, when it is due and cannot be asked; else 0. */
+    apr_interval_time_t stale;
+    /* What the decision rests on. */
+    abb_visit_basis_t basis;
     /* Why a rule could not be decided; status APR_SUCCESS when all could. */
     abb_error_t trouble;
     /* The last rule that said no, in plain words, or NULL. */
@@ -56,8 +74,25 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err);
 abb_login_t abb_visit_login(const abb_visit_t *visit);
 abb_recheck_t abb_visit_recheck(const abb_visit_t *visit);
 
-/* Remember a workspace that the place asks about, for the sign-in to come. */
+/*
+ * Remember a workspace that the place asks about, for what will be asked at once.
+ * Lifetime of the name: the visit's at least.
+ */
 void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace);
+
+/* Note that the decision rests on a row. Lifetime of the name: the visit's at least. */
+void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t checked_at);
+
+/*
+ * Take a place among those who may wait for Bitbucket, for as long as a sign-in or
+ * re-check can take; _patiently: as abb_gate_wait. Returns 0 when there is none.
+ */
+int abb_visit_enter(const abb_visit_t *visit, abb_gate_place_t *place);
+int abb_visit_enter_patiently(const abb_visit_t *visit, abb_gate_place_t *place);
+void abb_visit_leave(const abb_visit_t *visit, const abb_gate_place_t *place);
+
+/* Tell the log that a request was turned away because it found no place. */
+void abb_visit_tell_crowd(const abb_visit_t *visit, request_rec *r);
 
 /*
  * Send the browser to Bitbucket to sign in and come back to a path that passed

@@ -9,6 +9,7 @@
 #include <util_filter.h>
 
 #include "abb_authz.h"
+#include "abb_background.h"
 #include "abb_log.h"
 #include "abb_visit.h"
 
@@ -89,6 +90,62 @@ static int admit(abb_visit_t *visit, request_rec *r)
     return OK;
 }
 
+/* ---- asking Bitbucket while the visitor waits ---------------------------- */
+
+/* Ask, and wait for the answer; the session's record has it then. */
+static apr_status_t ask(abb_visit_t *visit, request_rec *r, const abb_recheck_question_t *question,
+                        abb_error_t *err)
+{
+    abb_recheck_t recheck = abb_visit_recheck(visit);
+    const char *account = visit->session->record.account.uuid;
+    abb_recheck_notes_t notes;
+    abb_gate_place_t place;
+    int has_place = abb_visit_enter(visit, &place);
+    apr_status_t status = abb_recheck_session(&recheck, visit->session, question,
+                                              has_place ? ABB_RECHECK_WAIT : ABB_RECHECK_FOLLOW,
+                                              &notes, visit->pool, err);
+
+    if (has_place) {
+        abb_visit_leave(visit, &place);
+    }
+    if (status == ABB_EBUSY) {
+        abb_visit_tell_crowd(visit, r);
+    }
+    abb_background_tell(r->server, &recheck, visit->session, account, &notes, err);
+    return status;
+}
+
+/*
+ * The account as Bitbucket has it, when what is known is too old; together with
+ * the rows that the rules are going to want.
+ */
+static apr_status_t renew_account(abb_visit_t *visit, request_rec *r, abb_error_t *err)
+{
+    const abb_record_ages_t *ages = &visit->site->ages;
+    abb_recheck_question_t question = {1, visit->wanted, visit->wanted_count,
+                                       abb_authz_since(ages, 0, visit->now)};
+    apr_status_t status;
+
+    if (abb_record_age(visit->session->record.account_checked_at, ages, visit->now) !=
+        ABB_RECORD_OLD) {
+        return APR_SUCCESS;
+    }
+    status = ask(visit, r, &question, err);
+    /* Of rows that could not be asked about the rules may do without. */
+    return status != APR_NOTFOUND && abb_record_age(visit->session->record.account_checked_at, ages,
+                                                    visit->now) != ABB_RECORD_OLD
+               ? APR_SUCCESS
+               : status;
+}
+
+/* The session has ended while it was looked at. */
+static int begin_anew(abb_visit_t *visit, request_rec *r)
+{
+    visit->session = NULL;
+    r->user = NULL;
+    return ask_to_sign_in(visit, r);
+}
+
 int abb_authn_check(request_rec *r)
 {
     abb_visit_t *visit;
@@ -104,34 +161,108 @@ int abb_authn_check(request_rec *r)
     abb_error_clear(&err);
     status = abb_visit_find_session(visit, &err);
     if (status == APR_SUCCESS) {
-        return admit(visit, r);
+        status = renew_account(visit, r, &err);
     }
-    return status == APR_NOTFOUND ? ask_to_sign_in(visit, r) : refuse(visit, r, &err);
+    switch (status) {
+    case APR_SUCCESS:
+        return admit(visit, r);
+    case APR_NOTFOUND:
+        return begin_anew(visit, r);
+    default:
+        return refuse(visit, r, &err);
+    }
 }
 
 /* ---- what do the rules say? ---------------------------------------------- */
 
+static int is_refusal(int status)
+{
+    /* 403 with AuthzSendForbiddenOnFailure, else 401. */
+    return status == HTTP_UNAUTHORIZED || status == HTTP_FORBIDDEN;
+}
+
+/*
+ * What the decision rests on is as good as new, or is asked about while the
+ * request goes on; and the application hears of it when that has failed.
+ */
+static void keep_fresh(abb_visit_t *visit, request_rec *r)
+{
+    const abb_visit_basis_t *basis = &visit->basis;
+    const abb_site_t *site = visit->site;
+    abb_session_t *session = visit->session;
+    apr_time_t account_checked_at = session->record.account_checked_at;
+    apr_time_t oldest =
+        basis->oldest && basis->oldest < account_checked_at ? basis->oldest : account_checked_at;
+
+    if (abb_record_age(oldest, &site->ages, visit->now) != ABB_RECORD_FRESH) {
+        abb_recheck_t recheck = abb_visit_recheck(visit);
+        abb_recheck_question_t question = {1, basis->workspaces, basis->count,
+                                           visit->now - site->ages.soft};
+
+        abb_background_recheck(site->background, r->server, &recheck, session, &question);
+        if (session->failed_at > oldest) {
+            visit->stale = visit->now - oldest;
+            abb_request_set_stale(r, visit->stale);
+        }
+    }
+}
+
 static int conclude(abb_visit_t *visit, request_rec *r, int status)
 {
     if (visit->trouble.status == APR_NOTFOUND) {
-        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0105) "session ended; account=%s: %s",
-                      visit->session->record.account.uuid, visit->trouble.text);
-        visit->session = NULL;
-        r->user = NULL;
-        return ask_to_sign_in(visit, r);
+        return begin_anew(visit, r);
     }
     if (visit->trouble.status != APR_SUCCESS) {
         return refuse(visit, r, &visit->trouble);
     }
-    /* 403 with AuthzSendForbiddenOnFailure, else 401. */
-    if (status == HTTP_UNAUTHORIZED || status == HTTP_FORBIDDEN) {
+    if (is_refusal(status)) {
         abb_refusal_offers_t offers =
             abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
 
         return abb_refusal_send_forbidden(r, &visit->session->record.account, visit->refused_by,
                                           &offers);
     }
+    if (status == OK) {
+        keep_fresh(visit, r);
+    }
     return status;
+}
+
+/* Have httpd's own rules decide, ours among them. */
+static int decide(abb_visit_t *visit, request_rec *r)
+{
+    int status;
+
+    memset(&visit->basis, 0, sizeof(visit->basis));
+    abb_error_clear(&visit->trouble);
+    visit->refused_by = NULL;
+    visit->is_deciding = 1;
+    status = ap_run_auth_checker(r);
+    visit->is_deciding = 0;
+    return status;
+}
+
+/*
+ * A refusal that rests on answers of some age: ask, and decide once more. Whoever
+ * has just been let in at Bitbucket is let in here.
+ */
+static int decide_again(abb_visit_t *visit, request_rec *r, int status)
+{
+    abb_visit_basis_t basis = visit->basis;
+    apr_time_t since = abb_authz_since(&visit->site->ages, 1, visit->now);
+    abb_recheck_question_t question = {basis.names, basis.workspaces, basis.count, since};
+
+    if (basis.names && visit->session->record.account_checked_at < basis.oldest) {
+        basis.oldest = visit->session->record.account_checked_at;
+    }
+    if (!basis.oldest || abb_record_is_since(basis.oldest, since, visit->now)) {
+        return status;
+    }
+    if (ask(visit, r, &question, &visit->trouble) != APR_SUCCESS ||
+        (basis.names && (status = admit(visit, r)) != OK)) {
+        return status;
+    }
+    return decide(visit, r);
 }
 
 int abb_authn_check_access(request_rec *r)
@@ -142,11 +273,10 @@ int abb_authn_check_access(request_rec *r)
     if (!visit || !visit->session || visit->is_deciding || !is_ours(r)) {
         return DECLINED;
     }
-    visit->is_deciding = 1;
-    abb_error_clear(&visit->trouble);
-    visit->refused_by = NULL;
-    status = ap_run_auth_checker(r);
-    visit->is_deciding = 0;
+    status = decide(visit, r);
+    if (is_refusal(status) && visit->trouble.status == APR_SUCCESS) {
+        status = decide_again(visit, r, status);
+    }
     return conclude(visit, r, status);
 }
 
@@ -182,35 +312,51 @@ static authz_status ask_for_user(request_rec *r, const abb_authz_workspaces_t *w
     return AUTHZ_DENIED_NO_USER;
 }
 
-/* Ask Bitbucket about one workspace; the answer is in the session's record then. */
-static apr_status_t ask_bitbucket(abb_visit_t *visit, request_rec *r, const char *workspace,
-                                  apr_time_t older_than)
+/* All that this line and its neighbours are going to want, so that they wait once. */
+static apr_status_t ask_about_rows(abb_visit_t *visit, request_rec *r,
+                                   const abb_authz_workspaces_t *workspaces)
 {
-    abb_recheck_t recheck = abb_visit_recheck(visit);
-    const char *doubt;
-    apr_status_t status;
+    const char **names = apr_palloc(
+        visit->pool, (apr_size_t)(workspaces->count + visit->wanted_count) * sizeof(*names));
+    abb_recheck_question_t question = {0, names, 0,
+                                       abb_authz_since(&visit->site->ages, 0, visit->now)};
 
-    abb_error_clear(&visit->trouble);
-    status = abb_recheck_workspace(&recheck, visit->session, workspace, older_than, &doubt,
-                                   visit->pool, &visit->trouble);
-    ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
-                  ABB_LOGNO(0106) "asked Bitbucket; session=%s workspace=%s outcome=%s",
-                  visit->session->tag, workspace,
-                  status == APR_SUCCESS ? "answered" : visit->trouble.text);
-    if (doubt) {
-        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
-                      ABB_LOGNO(0107) "Bitbucket's answer about workspace %s is odd: %s", workspace,
-                      doubt);
+    for (int i = 0; i < workspaces->count; ++i) {
+        names[question.workspace_count++] = workspaces->rules[i].asked;
     }
-    return status;
+    for (int i = 0; i < visit->wanted_count; ++i) {
+        names[question.workspace_count++] = visit->wanted[i];
+    }
+    abb_error_clear(&visit->trouble);
+    return ask(visit, r, &question, &visit->trouble);
+}
+
+static authz_status grant(abb_visit_t *visit, const abb_grant_t *row)
+{
+    abb_visit_rest_on(visit, row->asked, row->checked_at);
+    return AUTHZ_GRANTED;
+}
+
+static authz_status deny(abb_visit_t *visit, const abb_authz_workspaces_t *workspaces)
+{
+    for (int i = 0; i < workspaces->count; ++i) {
+        const abb_grant_t *row =
+            abb_record_find_grant(&visit->session->record, workspaces->rules[i].asked);
+
+        if (row) {
+            abb_visit_rest_on(visit, workspaces->rules[i].asked, row->checked_at);
+        }
+    }
+    visit->refused_by = abb_authz_describe_workspaces(workspaces, visit->pool);
+    return AUTHZ_DENIED;
 }
 
 static authz_status check_workspaces(request_rec *r, const char *line, const void *parsed)
 {
     const abb_authz_workspaces_t *workspaces = parsed;
+    apr_status_t asked = APR_SUCCESS;
+    const abb_grant_t *row;
     abb_visit_t *visit;
-    const char *workspace;
-    apr_time_t older_than;
 
     if (!r->user) {
         return ask_for_user(r, workspaces);
@@ -219,20 +365,20 @@ static authz_status check_workspaces(request_rec *r, const char *line, const voi
     if (!visit || !visit->session) {
         return AUTHZ_DENIED;
     }
-    /* Each round settles one workspace, so it ends; one more to read the last answer. */
+    /* Each round settles some workspaces, so it ends; one more to read the last answers. */
     for (int i = 0; i <= workspaces->count; ++i) {
-        switch (abb_authz_check_workspaces(workspaces, &visit->session->record, apr_time_now(),
-                                           &workspace, &older_than)) {
-        case ABB_AUTHZ_GRANTED:
-            return AUTHZ_GRANTED;
-        case ABB_AUTHZ_DENIED:
-            visit->refused_by = abb_authz_describe_workspaces(workspaces, visit->pool);
-            return AUTHZ_DENIED;
-        case ABB_AUTHZ_ASK:
-            if (ask_bitbucket(visit, r, workspace, older_than) != APR_SUCCESS) {
-                return AUTHZ_GENERAL_ERROR;
-            }
+        abb_authz_verdict_t verdict = abb_authz_check_workspaces(
+            workspaces, &visit->session->record, &visit->site->ages, visit->now, &row);
+
+        /* What could not be asked about need not matter. */
+        if (verdict != ABB_AUTHZ_ASK && asked != APR_NOTFOUND) {
+            abb_error_clear(&visit->trouble);
+            return verdict == ABB_AUTHZ_GRANTED ? grant(visit, row) : deny(visit, workspaces);
         }
+        if (asked != APR_SUCCESS) {
+            return AUTHZ_GENERAL_ERROR;
+        }
+        asked = ask_about_rows(visit, r, workspaces);
     }
     abb_error_set(&visit->trouble, ABB_EUPSTREAM, "Bitbucket's answers grow old while being read");
     return AUTHZ_GENERAL_ERROR;
@@ -265,6 +411,7 @@ static authz_status check_users(request_rec *r, const char *line, const void *pa
     if (abb_authz_check_users(parsed, &visit->session->record) == ABB_AUTHZ_GRANTED) {
         return AUTHZ_GRANTED;
     }
+    visit->basis.names |= abb_authz_needs_names(parsed);
     visit->refused_by = "one of the accounts named for this page";
     return AUTHZ_DENIED;
 }
@@ -319,6 +466,9 @@ static void restore_identity(request_rec *r)
     visit = abb_visit_find(r);
     if (visit && visit->session) {
         abb_request_set_variables(r, &visit->session->record);
+        if (visit->stale) {
+            abb_request_set_stale(r, visit->stale);
+        }
     }
 }
 

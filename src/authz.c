@@ -92,31 +92,36 @@ const char *abb_authz_parse_workspaces(const char *line, const abb_authz_workspa
 }
 
 abb_authz_verdict_t abb_authz_check_workspaces(const abb_authz_workspaces_t *workspaces,
-                                               const abb_record_t *record, apr_time_t now,
-                                               const char **ask, apr_time_t *older_than)
+                                               const abb_record_t *record,
+                                               const abb_record_ages_t *ages, apr_time_t now,
+                                               const abb_grant_t **granting)
 {
-    apr_time_t oldest = now - ABB_AUTHZ_REFUSAL_AGE;
+    int is_complete = 1;
 
+    *granting = NULL;
     for (int i = 0; i < workspaces->count; ++i) {
         const abb_authz_workspace_t *rule = &workspaces->rules[i];
         const abb_grant_t *grant = abb_record_find_grant(record, rule->asked);
 
-        if (abb_record_is_fresh(grant, now - ABB_AUTHZ_GRANT_AGE, now) &&
-            grant->role >= rule->role) {
-            return ABB_AUTHZ_GRANTED;
+        if (!grant || abb_record_age(grant->checked_at, ages, now) == ABB_RECORD_OLD) {
+            is_complete = 0;
+        }
+        else if (grant->role >= rule->role &&
+                 (!*granting || grant->checked_at > (*granting)->checked_at)) {
+            *granting = grant;
         }
     }
-    /* Nothing grants; a refusal must rest on fresh answers about all of them. */
-    for (int i = 0; i < workspaces->count; ++i) {
-        const char *asked = workspaces->rules[i].asked;
+    return *granting ? ABB_AUTHZ_GRANTED : is_complete ? ABB_AUTHZ_DENIED : ABB_AUTHZ_ASK;
+}
 
-        if (!abb_record_is_fresh(abb_record_find_grant(record, asked), oldest, now)) {
-            *ask = asked;
-            *older_than = oldest;
-            return ABB_AUTHZ_ASK;
-        }
+apr_time_t abb_authz_since(const abb_record_ages_t *ages, int is_refusal, apr_time_t now)
+{
+    apr_interval_time_t age = ages->hard;
+
+    if (is_refusal && age > ABB_AUTHZ_REFUSAL_AGE) {
+        age = ABB_AUTHZ_REFUSAL_AGE;
     }
-    return ABB_AUTHZ_DENIED;
+    return now - age;
 }
 
 const char *abb_authz_describe_workspaces(const abb_authz_workspaces_t *workspaces, apr_pool_t *p)
@@ -206,4 +211,14 @@ abb_authz_verdict_t abb_authz_check_users(const abb_authz_users_t *users,
         }
     }
     return ABB_AUTHZ_DENIED;
+}
+
+int abb_authz_needs_names(const abb_authz_users_t *users)
+{
+    for (int i = 0; i < users->count; ++i) {
+        if (users->rules[i].username) {
+            return 1;
+        }
+    }
+    return 0;
 }

@@ -45,16 +45,17 @@ static const char *client_authorization(const abb_bitbucket_t *bitbucket, apr_po
     return apr_pstrcat(p, "Basic ", encoded, NULL);
 }
 
-static apr_status_t ask_for_tokens(const abb_bitbucket_t *bitbucket, int asked, const char *form,
+static apr_status_t ask_for_tokens(const abb_bitbucket_round_t *round, int asked, const char *form,
                                    apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
                                    abb_error_t *err)
 {
+    const abb_bitbucket_t *bitbucket = round->bitbucket;
     abb_http_request_t request = {bitbucket->token_url, client_authorization(bitbucket, p), form,
                                   TOKEN_ANSWER_MAX};
     abb_http_answer_t answer;
     apr_status_t status;
 
-    abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
+    abb_bitbucket_perform(round, &request, &answer, 1, p);
     status = abb_bitbucket_meaning(asked, "the token endpoint", &answer, p, err);
     return status == APR_SUCCESS
                ? abb_reply_tokens(answer.body, answer.body_size, now, tokens, p, err)
@@ -68,17 +69,19 @@ apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const
     const char *form =
         apr_pstrcat(p, "grant_type=authorization_code&code=", abb_text_percent_encode(code, p),
                     "&redirect_uri=", abb_text_percent_encode(bitbucket->redirect_uri, p), NULL);
+    abb_bitbucket_round_t round = abb_bitbucket_begin_round(bitbucket, NULL);
 
-    return ask_for_tokens(bitbucket, ABB_ASKED_CODE, form, now, tokens, p, err);
+    return ask_for_tokens(&round, ABB_ASKED_CODE, form, now, tokens, p, err);
 }
 
-apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *refresh_token,
-                                   apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
-                                   abb_error_t *err)
+apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *uuid,
+                                   const char *refresh_token, apr_time_t now, abb_tokens_t *tokens,
+                                   apr_pool_t *p, abb_error_t *err)
 {
     const char *form = apr_pstrcat(p, "grant_type=refresh_token&refresh_token=",
                                    abb_text_percent_encode(refresh_token, p), NULL);
-    apr_status_t status = ask_for_tokens(bitbucket, ABB_ASKED_REFRESH, form, now, tokens, p, err);
+    abb_bitbucket_round_t round = abb_bitbucket_begin_round(bitbucket, uuid);
+    apr_status_t status = ask_for_tokens(&round, ABB_ASKED_REFRESH, form, now, tokens, p, err);
 
     if (status == APR_SUCCESS && !tokens->refresh_token) {
         tokens->refresh_token = apr_pstrdup(p, refresh_token);
@@ -112,13 +115,14 @@ static const char *permission_url(const abb_bitbucket_t *bitbucket, const char *
 
 /* ---- a grant ------------------------------------------------------------- */
 
-/* Whose role, in which workspace, at what time; and where an oddity is told. */
+/* One who asks, with a token; the answers come into the visitor. */
 typedef struct {
-    const abb_bitbucket_t *bitbucket;
+    abb_bitbucket_round_t round;
     const char *access_token;
-    const char *user_uuid;
-    apr_time_t now;
-    const char *doubt;
+    /* Whose roles; known before they are read. */
+    const char *uuid;
+    abb_bitbucket_visitor_t *visitor;
+    apr_pool_t *pool;
 } asker_t;
 
 static void begin_grant(abb_grant_t *grant, const char *workspace, apr_time_t now, apr_pool_t *p)
@@ -132,68 +136,89 @@ static void begin_grant(abb_grant_t *grant, const char *workspace, apr_time_t no
  * The second way, used only where the first is withdrawn: the member's own
  * entry, which proves plain membership and nothing above it.
  */
-static apr_status_t fetch_member(asker_t *asker, abb_grant_t *grant, apr_pool_t *p,
-                                 abb_error_t *err)
+static apr_status_t fetch_member(const asker_t *asker, abb_grant_t *grant, abb_error_t *err)
 {
+    apr_pool_t *p = asker->pool;
     const char *url =
-        apr_pstrcat(p, asker->bitbucket->api_url, "/workspaces/", path_segment(grant->asked, p),
-                    "/members/", path_segment(asker->user_uuid, p), NULL);
+        apr_pstrcat(p, asker->round.bitbucket->api_url, "/workspaces/",
+                    path_segment(grant->asked, p), "/members/", path_segment(asker->uuid, p), NULL);
     abb_http_request_t request = api_request(url, asker->access_token, p);
     abb_http_answer_t answer;
     apr_status_t status;
 
-    abb_http_perform(asker->bitbucket->http, &asker->bitbucket->http_settings, &request, &answer, 1,
-                     p);
+    abb_bitbucket_perform(&asker->round, &request, &answer, 1, p);
     status = abb_bitbucket_meaning(ABB_ASKED_MEMBER, "GET /workspaces/{workspace}/members/{member}",
                                    &answer, p, err);
     if (status == APR_SUCCESS) {
-        return abb_reply_member(answer.body, answer.body_size, asker->user_uuid, grant, p, err);
+        return abb_reply_member(answer.body, answer.body_size, asker->uuid, grant, p, err);
     }
     return status == APR_NOTFOUND ? APR_SUCCESS : status;
 }
 
-static apr_status_t read_grant(asker_t *asker, const abb_http_answer_t *answer, abb_grant_t *grant,
-                               apr_pool_t *p, abb_error_t *err)
+static apr_status_t read_permission(const asker_t *asker, const abb_http_answer_t *answer,
+                                    abb_grant_t *grant, abb_error_t *err)
+{
+    const char *doubt;
+    apr_status_t status = abb_reply_permission(answer->body, answer->body_size, asker->uuid, grant,
+                                               &doubt, asker->pool, err);
+
+    if (status == APR_SUCCESS && doubt) {
+        asker->visitor->doubt = doubt;
+    }
+    return status;
+}
+
+static apr_status_t read_grant(const asker_t *asker, const abb_http_answer_t *answer,
+                               abb_grant_t *grant, abb_error_t *err)
 {
     abb_error_t reason;
     apr_status_t status;
 
     abb_error_clear(&reason);
-    status = abb_bitbucket_meaning(
-        ABB_ASKED_PERMISSION, "GET /user/workspaces/{workspace}/permission", answer, p, &reason);
+    status =
+        abb_bitbucket_meaning(ABB_ASKED_PERMISSION, "GET /user/workspaces/{workspace}/permission",
+                              answer, asker->pool, &reason);
     switch (status) {
     case APR_SUCCESS:
-        return abb_reply_permission(answer->body, answer->body_size, asker->user_uuid, grant,
-                                    &asker->doubt, p, err);
+        return read_permission(asker, answer, grant, err);
     case APR_NOTFOUND:
         return APR_SUCCESS;
     case ABB_EGONE:
-        asker->doubt = apr_pstrdup(p, reason.text);
-        return fetch_member(asker, grant, p, err);
+        asker->visitor->change = apr_pstrdup(asker->pool, reason.text);
+        return fetch_member(asker, grant, err);
     default:
-        if (err) {
-            *err = reason;
-        }
+        *err = reason;
         return status;
     }
 }
 
-apr_status_t abb_bitbucket_fetch_grant(const abb_bitbucket_t *bitbucket, const char *access_token,
-                                       const char *user_uuid, const char *workspace, apr_time_t now,
-                                       abb_grant_t *grant, const char **doubt, apr_pool_t *p,
-                                       abb_error_t *err)
+/* Keep what was answered; the first failure is told beside it. */
+static apr_status_t take_grants(const asker_t *asker, const abb_http_answer_t *answers,
+                                const abb_bitbucket_question_t *question, int count, apr_time_t now,
+                                abb_error_t *err)
 {
-    asker_t asker = {bitbucket, access_token, user_uuid, now, NULL};
-    abb_http_request_t request =
-        api_request(permission_url(bitbucket, workspace, p), access_token, p);
-    abb_http_answer_t answer;
-    apr_status_t status;
+    abb_bitbucket_visitor_t *visitor = asker->visitor;
 
-    begin_grant(grant, workspace, now, p);
-    abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
-    status = read_grant(&asker, &answer, grant, p, err);
-    *doubt = asker.doubt;
-    return status;
+    visitor->grants = apr_pcalloc(asker->pool, (apr_size_t)(count + 1) * sizeof(abb_grant_t));
+    for (int i = 0; i < count; ++i) {
+        abb_grant_t *grant = &visitor->grants[visitor->grant_count];
+        abb_error_t reason;
+
+        abb_error_clear(&reason);
+        begin_grant(grant, question->workspaces[i], now, asker->pool);
+        switch (read_grant(asker, &answers[i], grant, &reason)) {
+        case APR_SUCCESS:
+            ++visitor->grant_count;
+            break;
+        case ABB_ETOKEN:
+            return abb_error_set(err, ABB_ETOKEN, "%s", reason.text);
+        default:
+            if (visitor->failure.status == APR_SUCCESS) {
+                visitor->failure = reason;
+            }
+        }
+    }
+    return APR_SUCCESS;
 }
 
 /* ---- addresses ----------------------------------------------------------- */
@@ -267,22 +292,23 @@ static apr_status_t read_emails(const abb_http_answer_t *answer, abb_account_t *
 }
 
 /* Read the first page's answer and fetch the others as far as they are needed. */
-static apr_status_t take_emails(const abb_bitbucket_t *bitbucket, const char *access_token,
-                                const abb_http_answer_t *first, abb_account_t *account,
-                                apr_pool_t *p, abb_error_t *err)
+static apr_status_t take_emails(const asker_t *asker, const abb_http_answer_t *first,
+                                abb_error_t *err)
 {
+    const abb_bitbucket_t *bitbucket = asker->round.bitbucket;
+    abb_account_t *account = &asker->visitor->account;
+    apr_pool_t *p = asker->pool;
     apr_array_header_t *seen = apr_array_make(p, PAGES_MAX, sizeof(const char *));
     const char *next;
     apr_status_t status = read_emails(first, account, &next, p, err);
 
     APR_ARRAY_PUSH(seen, const char *) = emails_url(bitbucket, p);
-
     while (status == APR_SUCCESS && next &&
            (status = check_page(bitbucket, seen, next, err)) == APR_SUCCESS) {
-        abb_http_request_t request = api_request(next, access_token, p);
+        abb_http_request_t request = api_request(next, asker->access_token, p);
         abb_http_answer_t answer;
 
-        abb_http_perform(bitbucket->http, &bitbucket->http_settings, &request, &answer, 1, p);
+        abb_bitbucket_perform(&asker->round, &request, &answer, 1, p);
         status = read_emails(&answer, account, &next, p, err);
     }
     return status;
@@ -290,86 +316,132 @@ static apr_status_t take_emails(const abb_bitbucket_t *bitbucket, const char *ac
 
 /* ---- a visitor ----------------------------------------------------------- */
 
-/* The order of the questions at a sign-in. */
-enum { ASK_USER, ASK_EMAILS, ASK_WORKSPACES };
+/* The questions in their order; those not asked have no place. */
+typedef struct {
+    abb_http_request_t requests[2 + ABB_BITBUCKET_WORKSPACES_MAX];
+    abb_http_answer_t answers[2 + ABB_BITBUCKET_WORKSPACES_MAX];
+    int count;
+    /* Places; -1: not asked. */
+    int user;
+    int emails;
+    int workspaces;
+    int workspace_count;
+} questions_t;
 
-static apr_status_t take_user(const abb_http_answer_t *answer, abb_bitbucket_visitor_t *visitor,
-                              apr_pool_t *p, abb_error_t *err)
+static int add_question(questions_t *questions, const char *url, const asker_t *asker)
 {
-    apr_status_t status = abb_bitbucket_meaning(ABB_ASKED_USER, "GET /user", answer, p, err);
-
-    return status == APR_SUCCESS ? abb_reply_user(answer->body, answer->body_size,
-                                                  &visitor->account, &visitor->raw_user, p, err)
-                                 : status;
+    questions->requests[questions->count] = api_request(url, asker->access_token, asker->pool);
+    return questions->count++;
 }
 
-/* Addresses are welcome, not needed: whoever needs one sees that it is missing. */
-static apr_status_t take_emails_if_allowed(const abb_bitbucket_t *bitbucket,
-                                           const char *access_token, const abb_http_answer_t *first,
-                                           abb_bitbucket_visitor_t *visitor, apr_pool_t *p,
-                                           abb_error_t *err)
+static void compose(questions_t *questions, const abb_bitbucket_question_t *question,
+                    const asker_t *asker)
 {
-    abb_error_t reason;
-    apr_status_t status;
+    const abb_bitbucket_t *bitbucket = asker->round.bitbucket;
+    apr_pool_t *p = asker->pool;
 
-    abb_error_clear(&reason);
-    status = take_emails(bitbucket, access_token, first, &visitor->account, p, &reason);
-    if (status == ABB_ESCOPE) {
-        visitor->doubt = apr_pstrdup(p, reason.text);
-        return APR_SUCCESS;
+    questions->count = 0;
+    questions->user =
+        question->user
+            ? add_question(questions, apr_pstrcat(p, bitbucket->api_url, "/user", NULL), asker)
+            : -1;
+    questions->emails =
+        question->emails ? add_question(questions, emails_url(bitbucket, p), asker) : -1;
+    questions->workspaces = questions->count;
+    questions->workspace_count = question->workspace_count > ABB_BITBUCKET_WORKSPACES_MAX
+                                     ? ABB_BITBUCKET_WORKSPACES_MAX
+                                     : question->workspace_count;
+    for (int i = 0; i < questions->workspace_count; ++i) {
+        add_question(questions, permission_url(bitbucket, question->workspaces[i], p), asker);
     }
-    if (status != APR_SUCCESS && err) {
-        *err = reason;
+}
+
+static apr_status_t take_user(asker_t *asker, const abb_http_answer_t *answer, abb_error_t *err)
+{
+    abb_bitbucket_visitor_t *visitor = asker->visitor;
+    apr_status_t status =
+        abb_bitbucket_meaning(ABB_ASKED_USER, "GET /user", answer, asker->pool, err);
+
+    if (status == APR_SUCCESS) {
+        status = abb_reply_user(answer->body, answer->body_size, &visitor->account,
+                                &visitor->raw_user, asker->pool, err);
+    }
+    if (status == APR_SUCCESS && asker->uuid && strcmp(asker->uuid, visitor->account.uuid) != 0) {
+        return abb_error_set(err, ABB_EIDENTITY, "the tokens of account %s are account %s's now",
+                             asker->uuid, visitor->account.uuid);
+    }
+    if (status == APR_SUCCESS) {
+        asker->uuid = visitor->account.uuid;
     }
     return status;
 }
 
-static apr_status_t take_grants(asker_t *asker, const abb_http_answer_t *answers,
-                                abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err)
+/* Addresses are welcome, not needed: whoever needs one sees that it is missing. */
+static apr_status_t take_emails_if_allowed(const asker_t *asker, const abb_http_answer_t *first,
+                                           int is_known, abb_error_t *err)
 {
-    for (int i = 0; i < visitor->grant_count; ++i) {
-        apr_status_t status = read_grant(asker, &answers[i], &visitor->grants[i], p, err);
+    apr_status_t status = take_emails(asker, first, err);
 
-        if (status != APR_SUCCESS) {
-            return status;
-        }
+    if (status != ABB_ESCOPE) {
+        return status;
     }
-    if (asker->doubt) {
-        visitor->doubt = asker->doubt;
+    /* Said at the sign-in, not at each re-check. */
+    if (!is_known) {
+        asker->visitor->doubt = apr_pstrdup(asker->pool, err->text);
     }
     return APR_SUCCESS;
 }
 
-apr_status_t abb_bitbucket_fetch_visitor(const abb_bitbucket_t *bitbucket, const char *access_token,
-                                         const char *const *workspaces, int workspace_count,
-                                         apr_time_t now, abb_bitbucket_visitor_t *visitor,
-                                         apr_pool_t *p, abb_error_t *err)
+/* Whether a reason says something of the account or its token, not of Bitbucket. */
+static int is_decisive(apr_status_t reason)
 {
-    abb_http_request_t requests[ASK_WORKSPACES + ABB_BITBUCKET_WORKSPACES_MAX];
-    abb_http_answer_t answers[ASK_WORKSPACES + ABB_BITBUCKET_WORKSPACES_MAX];
-    asker_t asker = {bitbucket, access_token, NULL, now, NULL};
-    apr_status_t status;
+    return reason == ABB_EACCOUNT || reason == ABB_EIDENTITY || reason == ABB_ETOKEN;
+}
 
-    memset(visitor, 0, sizeof(*visitor));
-    visitor->grant_count = workspace_count > ABB_BITBUCKET_WORKSPACES_MAX
-                               ? ABB_BITBUCKET_WORKSPACES_MAX
-                               : workspace_count;
-    visitor->grants = apr_pcalloc(p, (apr_size_t)(visitor->grant_count + 1) * sizeof(abb_grant_t));
-    requests[ASK_USER] =
-        api_request(apr_pstrcat(p, bitbucket->api_url, "/user", NULL), access_token, p);
-    requests[ASK_EMAILS] = api_request(emails_url(bitbucket, p), access_token, p);
-    for (int i = 0; i < visitor->grant_count; ++i) {
-        begin_grant(&visitor->grants[i], workspaces[i], now, p);
-        requests[ASK_WORKSPACES + i] =
-            api_request(permission_url(bitbucket, workspaces[i], p), access_token, p);
+/* Without an account that is known from before, nothing counts that is not answered. */
+static apr_status_t take_account(asker_t *asker, const questions_t *questions, abb_error_t *err)
+{
+    abb_bitbucket_visitor_t *visitor = asker->visitor;
+    int is_known = asker->uuid != NULL;
+    apr_status_t status;
+    abb_error_t reason;
+
+    abb_error_clear(&reason);
+    status = take_user(asker, &questions->answers[questions->user], &reason);
+    if (status == APR_SUCCESS && questions->emails >= 0) {
+        status = take_emails_if_allowed(asker, &questions->answers[questions->emails], is_known,
+                                        &reason);
     }
-    abb_http_perform(bitbucket->http, &bitbucket->http_settings, requests, answers,
-                     ASK_WORKSPACES + visitor->grant_count, p);
-    if ((status = take_user(&answers[ASK_USER], visitor, p, err)) != APR_SUCCESS) {
+    visitor->has_account = status == APR_SUCCESS;
+    if (status != APR_SUCCESS && (is_decisive(status) || !is_known)) {
+        if (err) {
+            *err = reason;
+        }
         return status;
     }
-    asker.user_uuid = visitor->account.uuid;
-    status = take_emails_if_allowed(bitbucket, access_token, &answers[ASK_EMAILS], visitor, p, err);
-    return status == APR_SUCCESS ? take_grants(&asker, &answers[ASK_WORKSPACES], visitor, p, err)
+    if (status != APR_SUCCESS) {
+        visitor->failure = reason;
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const char *access_token,
+                                 const abb_bitbucket_question_t *question, apr_time_t now,
+                                 abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err)
+{
+    asker_t asker = {abb_bitbucket_begin_round(bitbucket, question->uuid), access_token,
+                     question->uuid, visitor, p};
+    apr_status_t status = APR_SUCCESS;
+    questions_t questions;
+
+    memset(visitor, 0, sizeof(*visitor));
+    abb_error_clear(&visitor->failure);
+    compose(&questions, question, &asker);
+    abb_bitbucket_perform(&asker.round, questions.requests, questions.answers, questions.count, p);
+    if (questions.user >= 0) {
+        status = take_account(&asker, &questions, err);
+    }
+    return status == APR_SUCCESS ? take_grants(&asker, &questions.answers[questions.workspaces],
+                                               question, questions.workspace_count, now, err)
                                  : status;
 }

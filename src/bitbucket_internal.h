@@ -25,4 +25,28 @@ enum {
 apr_status_t abb_bitbucket_meaning(int asked, const char *what, const abb_http_answer_t *answer,
                                    apr_pool_t *p, abb_error_t *err);
 
+/* A set of questions under way: who asks about whom, and until when. */
+typedef struct abb_bitbucket_round_t {
+    const abb_bitbucket_t *bitbucket;
+    /* NULL: not known yet. */
+    const char *uuid;
+    apr_time_t deadline;
+} abb_bitbucket_round_t;
+
+abb_bitbucket_round_t abb_bitbucket_begin_round(const abb_bitbucket_t *bitbucket, const char *uuid);
+
+/*
+ * Do exchanges at the same time, as abb_http_perform, unless Bitbucket is to be
+ * left alone: then each answer's error says so. Questions without a usable answer
+ * are sent once more. Lifetime of answers: p.
+ */
+void abb_bitbucket_perform(const abb_bitbucket_round_t *round, const abb_http_request_t *requests,
+                           abb_http_answer_t *answers, int count, apr_pool_t *p);
+
+/* Whether a Content-Type (may be NULL) is that of JSON. */
+int abb_bitbucket_is_json(const char *content_type);
+
+/* How long an answer of 429 asks to pause. */
+apr_interval_time_t abb_bitbucket_retry_after(const abb_http_answer_t *answer);
+
 #endif

@@ -8,6 +8,7 @@
 /* Bounds of Retry-After, and what counts when it is missing or junk. */
 #define RETRY_AFTER_MAX 900
 #define RETRY_AFTER_DEFAULT 60
+#define RETRY_AFTER_JITTER apr_time_from_sec(10)
 
 enum {
     TOKEN_ENDPOINT = ABB_ASKED_CODE | ABB_ASKED_REFRESH,
@@ -71,7 +72,7 @@ static int has_sign(const abb_reply_error_t *error, const char *sign)
     return error->code && strcmp(error->code, sign) == 0;
 }
 
-static int is_json(const char *content_type)
+int abb_bitbucket_is_json(const char *content_type)
 {
     static const char json[] = "application/json";
     apr_size_t length = sizeof(json) - 1;
@@ -81,11 +82,15 @@ static int is_json(const char *content_type)
             content_type[length] == ' ');
 }
 
-static apr_interval_time_t retry_after(const char *text)
+apr_interval_time_t abb_bitbucket_retry_after(const abb_http_answer_t *answer)
 {
+    const char *text = answer->retry_after;
     int is_number = text && *text && strspn(text, "0123456789") == strlen(text);
     apr_int64_t seconds = is_number ? apr_atoi64(text) : RETRY_AFTER_DEFAULT;
 
+    if (!is_number) {
+        return apr_time_from_sec(seconds) + apr_time_now() % RETRY_AFTER_JITTER;
+    }
     return apr_time_from_sec(seconds < 1                 ? 1
                              : seconds > RETRY_AFTER_MAX ? RETRY_AFTER_MAX
                                                          : seconds);
@@ -107,7 +112,7 @@ static apr_status_t explain(apr_status_t meaning, const char *what, const abb_ht
     case ABB_ELIMIT:
         abb_error_set(err, meaning, "Bitbucket's rate limit is reached at %s", what);
         if (err) {
-            err->retry_after = retry_after(answer->retry_after);
+            err->retry_after = abb_bitbucket_retry_after(answer);
         }
         return meaning;
     default:
@@ -122,9 +127,12 @@ apr_status_t abb_bitbucket_meaning(int asked, const char *what, const abb_http_a
     abb_reply_error_t error;
 
     if (answer->error.status != APR_SUCCESS) {
-        return abb_error_set(err, answer->error.status, "%s", answer->error.text);
+        if (err && err->status == APR_SUCCESS) {
+            *err = answer->error;
+        }
+        return answer->error.status;
     }
-    if (answer->status == 200 && !is_json(answer->content_type)) {
+    if (answer->status == 200 && !abb_bitbucket_is_json(answer->content_type)) {
         return abb_error_set(err, ABB_EUPSTREAM, "%s answered %.60s instead of application/json",
                              what, answer->content_type ? answer->content_type : "no content type");
     }

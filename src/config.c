@@ -11,6 +11,7 @@
 #include "abb_text.h"
 
 #define HTTP_TIMEOUT_MAX apr_time_from_sec(60)
+#define MEMBERSHIP_AGE_MAX apr_time_from_sec(30 * 86400)
 #define NEAR_AGE_DEFAULT apr_time_from_sec(10)
 #define OUTAGE_AGE_DEFAULT apr_time_from_sec(60)
 #define NEAR_AGE_MAX apr_time_from_sec(3600)
@@ -28,6 +29,8 @@ void *abb_config_create_server(apr_pool_t *p, server_rec *s)
 
     conf->connect_timeout = conf->total_timeout = UNSET;
     conf->idle_timeout = conf->absolute_timeout = UNSET;
+    conf->soft_age = conf->hard_age = UNSET;
+    conf->max_logins = UNSET;
     conf->cache.size = ABB_CONFIG_STORE_SIZE;
     conf->cache.near_age = NEAR_AGE_DEFAULT;
     conf->cache.outage_age = OUTAGE_AGE_DEFAULT;
@@ -61,6 +64,9 @@ void *abb_config_merge_server(apr_pool_t *p, void *base_config, void *over_confi
     INHERIT_POINTER(cookie_same_site);
     INHERIT_NUMBER(idle_timeout);
     INHERIT_NUMBER(absolute_timeout);
+    INHERIT_NUMBER(soft_age);
+    INHERIT_NUMBER(hard_age);
+    INHERIT_NUMBER(max_logins);
     INHERIT_POINTER(session_keys);
     return merged;
 }
@@ -408,6 +414,37 @@ static const char *set_session_timeout(cmd_parms *cmd, void *directory, const ch
     return message;
 }
 
+static const char *set_membership_max_age(cmd_parms *cmd, void *directory, const char *soft,
+                                          const char *hard)
+{
+    server_config_t *conf = configure(cmd);
+    const char *message = set_duration(cmd, soft, 0, MEMBERSHIP_AGE_MAX, &conf->soft_age);
+
+    if (!message && hard) {
+        message = set_duration(cmd, hard, 0, MEMBERSHIP_AGE_MAX, &conf->hard_age);
+    }
+    if (!message && hard && conf->soft_age > conf->hard_age) {
+        message = fault(cmd, apr_pstrcat(cmd->temp_pool, soft, " ", hard, NULL),
+                        "is not possible: soft, the first, may not be longer than hard");
+    }
+    return message;
+}
+
+static const char *set_max_logins(cmd_parms *cmd, void *directory, const char *value)
+{
+    apr_size_t length = strlen(value);
+    apr_int64_t number =
+        length < 6 && strspn(value, "0123456789") == length ? apr_atoi64(value) : 0;
+
+    if (number < 1 || number > ABB_GATE_PLACES_MAX) {
+        return fault(cmd, value,
+                     apr_psprintf(cmd->temp_pool, "is out of range: allowed are 1 to %d",
+                                  ABB_GATE_PLACES_MAX));
+    }
+    configure(cmd)->max_logins = (int)number;
+    return NULL;
+}
+
 static const char *set_session_keys(cmd_parms *cmd, void *directory, int count,
                                     char *const values[])
 {
@@ -599,6 +636,10 @@ const command_rec abb_config_commands[] = {
                   "SameSite attribute of the cookies: Lax or None"),
     AP_INIT_TAKE12("AuthBitbucketSessionTimeout", set_session_timeout, NULL, RSRC_CONF,
                    "how long a session lives unused, and in all"),
+    AP_INIT_TAKE12("AuthBitbucketMembershipMaxAge", set_membership_max_age, NULL, RSRC_CONF,
+                   "how old what Bitbucket said may be before it is asked again, and at most"),
+    AP_INIT_TAKE1("AuthBitbucketMaxLogins", set_max_logins, NULL, RSRC_CONF,
+                  "how many sign-ins and other requests may wait for Bitbucket at once"),
     AP_INIT_TAKE_ARGV("AuthBitbucketSessionKey", set_session_keys, NULL, RSRC_CONF,
                       "keys that seal sessions: the first seals, all open"),
     AP_INIT_TAKE1("AuthBitbucketSessionCache", set_session_cache, NULL, RSRC_CONF,

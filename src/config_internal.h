@@ -32,6 +32,9 @@ typedef struct server_config_t {
     const char *cookie_same_site;
     apr_interval_time_t idle_timeout;
     apr_interval_time_t absolute_timeout;
+    apr_interval_time_t soft_age;
+    apr_interval_time_t hard_age;
+    int max_logins;
     /* Specifications of secrets, const char *. */
     const apr_array_header_t *session_keys;
     /* Of the main server only. */

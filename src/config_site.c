@@ -20,6 +20,11 @@ APLOG_USE_MODULE(auth_bitbucket);
 #define IDLE_TIMEOUT_DEFAULT apr_time_from_sec(12 * 3600)
 #define ABSOLUTE_TIMEOUT_DEFAULT apr_time_from_sec(7 * 86400)
 
+#define SOFT_AGE_DEFAULT apr_time_from_sec(5 * 60)
+#define HARD_AGE_DEFAULT apr_time_from_sec(3600)
+/* Before a question without an answer is sent once more, at least. */
+#define RETRY_PAUSE apr_time_from_msec(200)
+
 #define CLIENT_ID_VARIABLE "BITBUCKET_CLIENT_ID"
 #define CLIENT_SECRET_VARIABLE "BITBUCKET_CLIENT_SECRET"
 
@@ -404,6 +409,7 @@ static int settle_bitbucket(const settling_t *settling, abb_site_t *site)
     bitbucket->token_url = conf->token_url ? conf->token_url : ABB_BITBUCKET_TOKEN_URL;
     bitbucket->api_url = conf->api_url ? conf->api_url : ABB_BITBUCKET_API_URL;
     bitbucket->scope = conf->scope;
+    bitbucket->retry_pause = RETRY_PAUSE;
     http->ca_file = conf->ca_file;
     http->proxy = conf->proxy;
     http->user_agent = "mod_auth_bitbucket/" ABB_VERSION;
@@ -414,6 +420,20 @@ static int settle_bitbucket(const settling_t *settling, abb_site_t *site)
                            "connecting may not take longer than the whole (10s unless said): "
                            "write both");
     }
+    return OK;
+}
+
+static int settle_freshness(const settling_t *settling, abb_site_t *site)
+{
+    const server_config_t *conf = settling->conf;
+
+    value_or(&site->ages.soft, conf->soft_age, SOFT_AGE_DEFAULT);
+    value_or(&site->ages.hard, conf->hard_age, HARD_AGE_DEFAULT);
+    if (site->ages.soft > site->ages.hard) {
+        return bad_setting(settling, "AuthBitbucketMembershipMaxAge",
+                           "soft is longer than hard (1h unless said): write both");
+    }
+    site->max_logins = conf->max_logins == UNSET ? 0 : conf->max_logins;
     return OK;
 }
 
@@ -453,6 +473,7 @@ static int settle_site(const settling_t *settling, const char *client_id)
     if ((status = settle_secret(settling, site)) != OK ||
         (status = settle_addresses(settling, site)) != OK ||
         (status = settle_bitbucket(settling, site)) != OK ||
+        (status = settle_freshness(settling, site)) != OK ||
         (status = settle_cookies(settling, site)) != OK ||
         (status = settle_sessions(settling, site)) != OK) {
         return status;

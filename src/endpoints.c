@@ -9,6 +9,7 @@
 #include <http_request.h>
 
 #include "abb_log.h"
+#include "abb_news.h"
 #include "abb_text.h"
 #include "abb_visit.h"
 
@@ -16,6 +17,8 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 /* Largest form of the sign-out page, in bytes. */
 #define LOGOUT_FORM_MAX 8192
+/* When to come back who found too many waiting. */
+#define CROWD_RETRY_AFTER apr_time_from_sec(2)
 
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err,
                   const char *return_path)
@@ -169,20 +172,31 @@ static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t 
                       ABB_LOGNO(0204) "signed in with less than was asked; account=%s: %s",
                       account->uuid, result->doubt);
     }
+    abb_news_change(r->server, visit->site->bitbucket.traffic, result->change);
     return abb_request_redirect(r, HTTP_SEE_OTHER, result->return_path);
 }
 
 static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *callback,
-                        const abb_ticket_t *ticket)
+                        const abb_ticket_t *ticket, const char *ticket_cookie)
 {
     abb_login_t login = abb_visit_login(visit);
     abb_login_result_t result;
+    abb_gate_place_t place;
     abb_error_t err;
     apr_status_t status;
 
     abb_error_clear(&err);
+    if (!abb_visit_enter_patiently(visit, &place)) {
+        /* The code is not used, and the attempt's cookie stays: the same address works later. */
+        abb_error_set(&err, ABB_EBUSY, "too many requests wait for Bitbucket already");
+        err.retry_after = CROWD_RETRY_AFTER;
+        abb_visit_tell_crowd(visit, r);
+        return refuse(visit, r, &err, ticket->return_path);
+    }
+    abb_request_delete_cookie(r, &visit->site->cookies, ticket_cookie);
     status = abb_login_finish(&login, callback, ticket, visit->site->workspaces, apr_time_now(),
                               &result, r->pool, &err);
+    abb_visit_leave(visit, &place);
     if (status == APR_SUCCESS) {
         return welcome(visit, r, &result);
     }
@@ -229,12 +243,12 @@ static int handle_callback(abb_visit_t *visit, request_rec *r)
                                apr_time_now(), &ticket, r->pool, &err) != APR_SUCCESS) {
         return heal(visit, r, &callback, NULL, &err);
     }
-    abb_request_delete_cookie(r, &visit->site->cookies, name);
     if (callback.error) {
+        abb_request_delete_cookie(r, &visit->site->cookies, name);
         abb_login_explain_refusal(&callback, &err);
         return refuse(visit, r, &err, ticket.return_path);
     }
-    return finish_login(visit, r, &callback, &ticket);
+    return finish_login(visit, r, &callback, &ticket, name);
 }
 
 /* ---- logout -------------------------------------------------------------- */

@@ -2,21 +2,32 @@
 #include "abb_gate.h"
 
 /* No place is taken for longer, whatever is asked for; see is_taken. */
-#define LONGEST apr_time_from_sec(600)
+#define LONGEST apr_time_from_sec(900)
 /* Of all the threads of a server, and at least so many. */
 #define SHARE 4
 #define FEWEST 4
 
+/* How long one waits between two looks for a place, and how many wait for one place. */
+#define WAIT_INTERVAL apr_time_from_msec(20)
+#define WAITING_SHARE 2
+
+/* In shared memory. */
+typedef struct {
+    /* Until when the place is taken; 0: it is free. */
+    apr_time_t until;
+    apr_time_t since;
+} place_t;
+
 struct abb_gate_t {
-    /* In shared memory: until when each place is taken; 0: it is free. */
-    apr_time_t *places;
-    /* How many this process has taken. */
+    place_t *places;
+    /* How many places this process has taken, and how many of it wait for one. */
     int taken_here;
+    int waiting_here;
 };
 
 apr_size_t abb_gate_size(void)
 {
-    return ABB_GATE_PLACES_MAX * sizeof(apr_time_t);
+    return ABB_GATE_PLACES_MAX * sizeof(place_t);
 }
 
 abb_gate_t *abb_gate_create(void *block, apr_pool_t *p)
@@ -55,11 +66,13 @@ static int is_taken(apr_time_t until, apr_time_t now)
 static int take_place(abb_gate_t *gate, int count, apr_time_t until, apr_time_t now, int *number)
 {
     for (int i = 0; i < count; ++i) {
-        apr_time_t seen = __atomic_load_n(&gate->places[i], __ATOMIC_RELAXED);
+        place_t *place = &gate->places[i];
+        apr_time_t seen = __atomic_load_n(&place->until, __ATOMIC_RELAXED);
 
         if (!is_taken(seen, now) &&
-            __atomic_compare_exchange_n(&gate->places[i], &seen, until, 0, __ATOMIC_SEQ_CST,
+            __atomic_compare_exchange_n(&place->until, &seen, until, 0, __ATOMIC_SEQ_CST,
                                         __ATOMIC_RELAXED)) {
+            __atomic_store_n(&place->since, now, __ATOMIC_RELAXED);
             *number = i;
             return 1;
         }
@@ -81,12 +94,57 @@ int abb_gate_enter(abb_gate_t *gate, const abb_gate_limits_t *limits, apr_interv
     return 0;
 }
 
+/* Whether nobody has had a place for long. */
+static int is_quick(const abb_gate_t *gate, apr_time_t now)
+{
+    for (int i = 0; i < ABB_GATE_PLACES_MAX; ++i) {
+        const place_t *place = &gate->places[i];
+
+        if (is_taken(__atomic_load_n(&place->until, __ATOMIC_RELAXED), now) &&
+            now - __atomic_load_n(&place->since, __ATOMIC_RELAXED) >= ABB_GATE_PATIENCE) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+static int wait_for_place(abb_gate_t *gate, const abb_gate_limits_t *limits,
+                          apr_interval_time_t longest, abb_gate_place_t *place)
+{
+    for (apr_interval_time_t waited = 0; waited < ABB_GATE_PATIENCE; waited += WAIT_INTERVAL) {
+        apr_sleep(WAIT_INTERVAL);
+        if (abb_gate_enter(gate, limits, longest, apr_time_now(), place)) {
+            return 1;
+        }
+        if (!is_quick(gate, apr_time_now())) {
+            return 0;
+        }
+    }
+    return 0;
+}
+
+int abb_gate_wait(abb_gate_t *gate, const abb_gate_limits_t *limits, apr_interval_time_t longest,
+                  abb_gate_place_t *place)
+{
+    int has_place = abb_gate_enter(gate, limits, longest, apr_time_now(), place);
+
+    if (has_place || !is_quick(gate, apr_time_now())) {
+        return has_place;
+    }
+    if (__atomic_add_fetch(&gate->waiting_here, 1, __ATOMIC_SEQ_CST) <=
+        WAITING_SHARE * limits->process) {
+        has_place = wait_for_place(gate, limits, longest, place);
+    }
+    __atomic_sub_fetch(&gate->waiting_here, 1, __ATOMIC_SEQ_CST);
+    return has_place;
+}
+
 void abb_gate_leave(abb_gate_t *gate, const abb_gate_place_t *place)
 {
     apr_time_t until = place->until;
 
     /* Who took longer than it said may have lost the place to another. */
-    __atomic_compare_exchange_n(&gate->places[place->number], &until, 0, 0, __ATOMIC_SEQ_CST,
+    __atomic_compare_exchange_n(&gate->places[place->number].until, &until, 0, 0, __ATOMIC_SEQ_CST,
                                 __ATOMIC_RELAXED);
     __atomic_sub_fetch(&gate->taken_here, 1, __ATOMIC_SEQ_CST);
 }
@@ -96,7 +154,7 @@ int abb_gate_count(const abb_gate_t *gate, apr_time_t now)
     int count = 0;
 
     for (int i = 0; i < ABB_GATE_PLACES_MAX; ++i) {
-        count += is_taken(__atomic_load_n(&gate->places[i], __ATOMIC_RELAXED), now);
+        count += is_taken(__atomic_load_n(&gate->places[i].until, __ATOMIC_RELAXED), now);
     }
     return count;
 }

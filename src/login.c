@@ -148,6 +148,15 @@ static apr_status_t settle_status(apr_status_t status, abb_error_t *err)
     return status;
 }
 
+/* Whoever comes in must be known to all rules that were asked about. */
+static apr_status_t settle_failure(const abb_bitbucket_visitor_t *visitor, abb_error_t *err)
+{
+    if (visitor->failure.status != APR_SUCCESS && err) {
+        *err = visitor->failure;
+    }
+    return visitor->failure.status;
+}
+
 static apr_status_t begin_session(const abb_login_t *login, const abb_bitbucket_visitor_t *visitor,
                                   const abb_tokens_t *tokens, apr_time_t now,
                                   abb_login_result_t *result, apr_pool_t *p, abb_error_t *err)
@@ -183,6 +192,12 @@ apr_status_t abb_login_finish(const abb_login_t *login, const abb_login_callback
                               abb_error_t *err)
 {
     const apr_array_header_t *asked = choose_workspaces(ticket, workspaces, p);
+    abb_bitbucket_question_t question = {
+        .user = 1,
+        .emails = 1,
+        .workspaces = (const char *const *)asked->elts,
+        .workspace_count = asked->nelts,
+    };
     abb_bitbucket_visitor_t visitor;
     abb_tokens_t tokens;
     apr_status_t status;
@@ -192,12 +207,13 @@ apr_status_t abb_login_finish(const abb_login_t *login, const abb_login_callback
     }
     if ((status = abb_bitbucket_exchange_code(login->bitbucket, callback->code, now, &tokens, p,
                                               err)) != APR_SUCCESS ||
-        (status = abb_bitbucket_fetch_visitor(login->bitbucket, tokens.access_token,
-                                              (const char *const *)asked->elts, asked->nelts, now,
-                                              &visitor, p, err)) != APR_SUCCESS) {
+        (status = abb_bitbucket_fetch(login->bitbucket, tokens.access_token, &question, now,
+                                      &visitor, p, err)) != APR_SUCCESS ||
+        (status = settle_failure(&visitor, err)) != APR_SUCCESS) {
         return settle_status(status, err);
     }
     result->doubt = visitor.doubt;
+    result->change = visitor.change;
     result->return_path = ticket->return_path;
     if ((status = spend(login, ticket, now, err)) != APR_SUCCESS) {
         return status;

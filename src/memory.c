@@ -10,6 +10,7 @@
 
 #include "abb_config.h"
 #include "abb_log.h"
+#include "memory_condition.h"
 #include "memory_remote.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -432,6 +433,10 @@ int abb_memory_open(server_rec *s, apr_pool_t *pconf)
         return status;
     }
     give_store(s, store);
+    if (!abb_memory_condition_open(s, pconf)) {
+        return fail_start("no shared memory for the state of Bitbucket", 0,
+                          "see the limits of the system");
+    }
     if (segment->file.path) {
         abb_memory_start_flush(s, segment, store, pconf);
     }

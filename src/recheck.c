@@ -1,25 +1,29 @@
-/* recheck (floor 4): one question to Bitbucket for one session. See abb_recheck.h. */
+/* recheck (floor 4): questions to Bitbucket for one session. See abb_recheck.h. */
 #include "abb_recheck.h"
 
 #include <string.h>
 
 /* How long one waits between two looks while another holds the lease. */
 #define WAIT_INTERVAL apr_time_from_msec(40)
+/* How long one waits for another who may not ask itself. */
+#define FOLLOW_PATIENCE apr_time_from_sec(1)
 
 /* A job under way. */
 typedef struct {
     const abb_recheck_t *recheck;
     abb_session_t *session;
+    const abb_recheck_question_t *question;
+    abb_recheck_notes_t *notes;
     abb_record_private_t private_part;
-    /* Bitbucket was asked, so a failure is worth telling others. */
-    int has_asked;
+    /* The access token is new, so it is not proved whose it is. */
+    int is_token_new;
     apr_pool_t *pool;
     abb_error_t *err;
 } job_t;
 
 /*
- * Longer than a holder can take: a question that needs its second way (two
- * exchanges), a refresh, the question again; and some room.
+ * Longer than a holder can take: a refresh, the questions, and when the token was
+ * refused both again; and some room.
  */
 static apr_interval_time_t lease_duration(const abb_recheck_t *recheck)
 {
@@ -33,11 +37,70 @@ static apr_status_t ended(abb_error_t *err, const char *why)
     return abb_error_set(err, APR_NOTFOUND, "%s", why);
 }
 
-static int has_row(const abb_session_t *session, const char *workspace, apr_time_t older_than)
+/* End the session for what job->err says. */
+static apr_status_t end_session(job_t *job)
 {
-    return abb_record_is_fresh(abb_record_find_grant(&session->record, workspace), older_than,
-                               apr_time_now());
+    abb_session_drop(job->recheck->sessions, job->session, NULL);
+    job->err->status = APR_NOTFOUND;
+    return APR_NOTFOUND;
 }
+
+/* ---- what is wanted ------------------------------------------------------ */
+
+/* An answer of the future, after the clock was put back, is none. */
+static int needs_row(const abb_record_t *record, const char *workspace, apr_time_t since)
+{
+    return !abb_record_is_fresh(abb_record_find_grant(record, workspace), since, apr_time_now());
+}
+
+static int needs_account(const abb_record_t *record, const abb_recheck_question_t *question)
+{
+    return question->account &&
+           !abb_record_is_since(record->account_checked_at, question->since, apr_time_now());
+}
+
+static int has_answers(const abb_session_t *session, const abb_recheck_question_t *question)
+{
+    for (int i = 0; i < question->workspace_count; ++i) {
+        if (needs_row(&session->record, question->workspaces[i], question->since)) {
+            return 0;
+        }
+    }
+    return !needs_account(&session->record, question);
+}
+
+static int is_asked_about(const abb_bitbucket_question_t *question, const char *workspace)
+{
+    for (int i = 0; i < question->workspace_count; ++i) {
+        if (strcmp(question->workspaces[i], workspace) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* What has to be asked, of all that is wanted; each once. */
+static abb_bitbucket_question_t what_to_ask(const job_t *job)
+{
+    const abb_record_t *record = &job->session->record;
+    const abb_recheck_question_t *wanted = job->question;
+    const char **workspaces =
+        apr_palloc(job->pool, ABB_BITBUCKET_WORKSPACES_MAX * sizeof(*workspaces));
+    abb_bitbucket_question_t question = {.uuid = record->account.uuid, .workspaces = workspaces};
+
+    question.user = question.emails = needs_account(record, wanted);
+    for (int i = 0; i < wanted->workspace_count; ++i) {
+        const char *workspace = wanted->workspaces[i];
+
+        if (question.workspace_count < ABB_BITBUCKET_WORKSPACES_MAX &&
+            needs_row(record, workspace, wanted->since) && !is_asked_about(&question, workspace)) {
+            workspaces[question.workspace_count++] = workspace;
+        }
+    }
+    return question;
+}
+
+/* ---- the record ---------------------------------------------------------- */
 
 static apr_status_t load(job_t *job)
 {
@@ -69,22 +132,77 @@ static apr_status_t save(job_t *job)
     return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
 }
 
+/* The account as it is now; addresses that were not asked for stay. */
+static void take_account(job_t *job, const abb_bitbucket_question_t *question,
+                         const abb_bitbucket_visitor_t *visitor, apr_time_t asked_at)
+{
+    abb_record_t *record = &job->session->record;
+    const char *email = question->emails ? visitor->account.email : record->account.email;
+
+    record->account = visitor->account;
+    record->account.email = email;
+    job->private_part.raw_user = visitor->raw_user;
+    if (question->emails) {
+        record->account_checked_at = asked_at;
+    }
+}
+
+static apr_status_t take_answers(job_t *job, const abb_bitbucket_question_t *question,
+                                 const abb_bitbucket_visitor_t *visitor, apr_time_t asked_at)
+{
+    if (visitor->has_account) {
+        take_account(job, question, visitor, asked_at);
+    }
+    for (int i = 0; i < visitor->grant_count; ++i) {
+        if (abb_record_put_grant(&job->session->record, &visitor->grants[i], job->pool) !=
+            APR_SUCCESS) {
+            return abb_error_set(job->err, ABB_ESTORE, "session %s has too many rows",
+                                 job->session->tag);
+        }
+    }
+    return visitor->has_account || visitor->grant_count ? save(job) : APR_SUCCESS;
+}
+
+/* ---- tokens -------------------------------------------------------------- */
+
+/*
+ * Bitbucket does not take the refresh token. On another machine somebody may have
+ * used it just before; then the record has the next one.
+ */
+static apr_status_t settle_refusal(job_t *job, const char *refused_token)
+{
+    abb_error_t refusal = *job->err;
+    apr_status_t status;
+
+    abb_error_clear(job->err);
+    if ((status = load(job)) != APR_SUCCESS) {
+        return status;
+    }
+    if (job->private_part.tokens.refresh_token &&
+        strcmp(job->private_part.tokens.refresh_token, refused_token) != 0) {
+        return APR_SUCCESS;
+    }
+    *job->err = refusal;
+    return end_session(job);
+}
+
 /* A new pair of tokens, stored before it is used. */
 static apr_status_t refresh(job_t *job)
 {
     abb_tokens_t *tokens = &job->private_part.tokens;
+    const char *refresh_token = tokens->refresh_token;
     apr_status_t status;
 
-    if (!tokens->refresh_token) {
-        abb_session_drop(job->recheck->sessions, job->session, NULL);
-        return ended(job->err, "the access token ran out and there is no refresh token");
+    if (!refresh_token) {
+        abb_error_set(job->err, ABB_ETOKEN,
+                      "the access token ran out and there is no refresh token");
+        return end_session(job);
     }
-    status = abb_bitbucket_refresh(job->recheck->bitbucket, tokens->refresh_token, apr_time_now(),
-                                   tokens, job->pool, job->err);
+    job->is_token_new = 1;
+    status = abb_bitbucket_refresh(job->recheck->bitbucket, job->session->record.account.uuid,
+                                   refresh_token, apr_time_now(), tokens, job->pool, job->err);
     if (status == ABB_EGRANT) {
-        abb_session_drop(job->recheck->sessions, job->session, NULL);
-        job->err->status = APR_NOTFOUND;
-        return APR_NOTFOUND;
+        return settle_refusal(job, refresh_token);
     }
     if (status != APR_SUCCESS || (status = save(job)) != APR_SUCCESS) {
         return status;
@@ -92,40 +210,67 @@ static apr_status_t refresh(job_t *job)
     return load(job);
 }
 
-static apr_status_t ask(job_t *job, const char *workspace, abb_grant_t *grant, const char **doubt)
+/* ---- asking -------------------------------------------------------------- */
+
+/* Whose a new token is must be proved before anything counts that came with it. */
+static apr_status_t ask(job_t *job, abb_bitbucket_question_t *question)
 {
-    return abb_bitbucket_fetch_grant(job->recheck->bitbucket, job->private_part.tokens.access_token,
-                                     job->session->record.account.uuid, workspace, apr_time_now(),
-                                     grant, doubt, job->pool, job->err);
+    apr_time_t asked_at = apr_time_now();
+    abb_bitbucket_visitor_t visitor;
+    apr_status_t status;
+
+    question->user |= job->is_token_new;
+    status = abb_bitbucket_fetch(job->recheck->bitbucket, job->private_part.tokens.access_token,
+                                 question, asked_at, &visitor, job->pool, job->err);
+    if (status != APR_SUCCESS) {
+        return status;
+    }
+    job->notes->doubt = visitor.doubt;
+    job->notes->change = visitor.change;
+    if (visitor.has_account || !job->is_token_new) {
+        status = take_answers(job, question, &visitor, asked_at);
+    }
+    if (status == APR_SUCCESS && visitor.failure.status != APR_SUCCESS) {
+        *job->err = visitor.failure;
+        status = visitor.failure.status;
+    }
+    return status;
 }
 
 /* Ask; on a 401 refresh once and ask once more. */
-static apr_status_t ask_with_good_token(job_t *job, const char *workspace, abb_grant_t *grant,
-                                        const char **doubt)
+static apr_status_t ask_with_good_token(job_t *job, abb_bitbucket_question_t *question)
 {
-    int is_fresh = 0;
     apr_status_t status;
 
-    if (job->private_part.tokens.expires_at - apr_time_now() < ABB_RECHECK_TOKEN_MARGIN) {
-        if ((status = refresh(job)) != APR_SUCCESS) {
-            return status;
-        }
-        is_fresh = 1;
+    if (job->private_part.tokens.expires_at - apr_time_now() < ABB_RECHECK_TOKEN_MARGIN &&
+        (status = refresh(job)) != APR_SUCCESS) {
+        return status;
     }
-    status = ask(job, workspace, grant, doubt);
-    if (status == ABB_ETOKEN && !is_fresh) {
+    status = ask(job, question);
+    if (status == ABB_ETOKEN && !job->is_token_new) {
         abb_error_clear(job->err);
         if ((status = refresh(job)) != APR_SUCCESS) {
             return status;
         }
-        status = ask(job, workspace, grant, doubt);
-    }
-    if (status == ABB_ETOKEN) {
-        abb_session_drop(job->recheck->sessions, job->session, NULL);
-        job->err->status = APR_NOTFOUND;
-        return APR_NOTFOUND;
+        status = ask(job, question);
     }
     return status;
+}
+
+static apr_status_t ask_and_judge(job_t *job, abb_bitbucket_question_t *question)
+{
+    apr_status_t status = ask_with_good_token(job, question);
+
+    switch (status) {
+    case ABB_EIDENTITY:
+        job->notes->is_alarming = 1;
+        return end_session(job);
+    case ABB_EACCOUNT:
+    case ABB_ETOKEN:
+        return end_session(job);
+    default:
+        return status;
+    }
 }
 
 /* ---- one at a time ------------------------------------------------------- */
@@ -136,13 +281,12 @@ static int was_in_vain(const job_t *job, apr_time_t waiting_since)
     return waiting_since != 0 && job->session->failed_at >= waiting_since;
 }
 
-static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_than,
-                         apr_time_t waiting_since, const char **doubt)
+static apr_status_t work(job_t *job, apr_time_t waiting_since)
 {
-    abb_grant_t grant;
+    abb_bitbucket_question_t question;
     apr_status_t status = load(job);
 
-    if (status != APR_SUCCESS || has_row(job->session, workspace, older_than)) {
+    if (status != APR_SUCCESS || has_answers(job->session, job->question)) {
         return status;
     }
     if (was_in_vain(job, waiting_since)) {
@@ -150,35 +294,39 @@ static apr_status_t work(job_t *job, const char *workspace, apr_time_t older_tha
                              "another request just asked Bitbucket in vain for session %s",
                              job->session->tag);
     }
-    job->has_asked = 1;
-    if ((status = ask_with_good_token(job, workspace, &grant, doubt)) != APR_SUCCESS) {
-        return status;
-    }
-    status = abb_record_put_grant(&job->session->record, &grant, job->pool);
-    if (status != APR_SUCCESS) {
-        return abb_error_set(job->err, ABB_ESTORE, "session %s has too many rows",
-                             job->session->tag);
-    }
-    return save(job);
+    job->notes->has_asked = 1;
+    question = what_to_ask(job);
+    return ask_and_judge(job, &question);
+}
+
+/* Look whether the other brought the answers. Each look's memory is given back. */
+static apr_status_t look(const job_t *job, abb_session_t *seen, apr_pool_t *scratch)
+{
+    apr_status_t status;
+
+    apr_pool_clear(scratch);
+    status = abb_session_look(job->recheck->sessions, seen, apr_time_now(), scratch, job->err);
+    return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
 }
 
 /*
  * Take the lease, or wait until whoever has it is done. *holder is 0 when the
- * other brought the answer that was wanted. Each look's memory is given back.
+ * other brought the answers that were wanted.
  */
-static apr_status_t take_lease(job_t *job, const char *workspace, apr_time_t older_than,
-                               apr_uint64_t *holder, apr_time_t *waiting_since, apr_pool_t *scratch)
+static apr_status_t take_lease(job_t *job, abb_recheck_manner_t manner, apr_uint64_t *holder,
+                               apr_time_t *waiting_since, apr_pool_t *scratch)
 {
     const abb_sessions_t *sessions = job->recheck->sessions;
     apr_interval_time_t duration = lease_duration(job->recheck);
-    apr_time_t deadline = apr_time_now() + duration;
+    apr_interval_time_t patience = manner == ABB_RECHECK_FOLLOW ? FOLLOW_PATIENCE : duration;
+    apr_time_t deadline = apr_time_now() + patience;
     abb_session_t seen = *job->session;
 
     for (;;) {
         apr_status_t status =
             abb_store_lease(sessions->store, &seen.key, duration, apr_time_now(), holder, job->err);
 
-        if (status != ABB_ECHANGED) {
+        if (status != ABB_ECHANGED || manner == ABB_RECHECK_ASIDE) {
             return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
         }
         if (apr_time_now() > deadline) {
@@ -189,12 +337,10 @@ static apr_status_t take_lease(job_t *job, const char *workspace, apr_time_t old
             *waiting_since = apr_time_now();
         }
         apr_sleep(WAIT_INTERVAL);
-        apr_pool_clear(scratch);
-        status = abb_session_look(sessions, &seen, apr_time_now(), scratch, job->err);
-        if (status != APR_SUCCESS) {
-            return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
+        if ((status = look(job, &seen, scratch)) != APR_SUCCESS) {
+            return status;
         }
-        if (has_row(&seen, workspace, older_than)) {
+        if (has_answers(&seen, job->question)) {
             return load(job);
         }
     }
@@ -204,7 +350,7 @@ static void give_lease_back(const job_t *job, apr_uint64_t holder, apr_status_t 
 {
     const abb_store_t *store = job->recheck->sessions->store;
 
-    if (status != APR_SUCCESS && job->has_asked) {
+    if (status != APR_SUCCESS && job->notes->has_asked) {
         abb_store_fail(store, &job->session->key, holder, apr_time_now(), NULL);
     }
     else {
@@ -212,29 +358,43 @@ static void give_lease_back(const job_t *job, apr_uint64_t holder, apr_status_t 
     }
 }
 
-apr_status_t abb_recheck_workspace(const abb_recheck_t *recheck, abb_session_t *session,
-                                   const char *workspace, apr_time_t older_than, const char **doubt,
-                                   apr_pool_t *p, abb_error_t *err)
+/* Nobody asks, and this one may not: what another has stored meanwhile is taken. */
+static apr_status_t take_what_is_there(job_t *job)
 {
+    apr_status_t status = load(job);
+
+    if (status != APR_SUCCESS || has_answers(job->session, job->question)) {
+        return status;
+    }
+    return abb_error_set(job->err, ABB_EBUSY, "too many requests wait for Bitbucket already");
+}
+
+apr_status_t abb_recheck_session(const abb_recheck_t *recheck, abb_session_t *session,
+                                 const abb_recheck_question_t *question,
+                                 abb_recheck_manner_t manner, abb_recheck_notes_t *notes,
+                                 apr_pool_t *p, abb_error_t *err)
+{
+    job_t job = {
+        .recheck = recheck,
+        .session = session,
+        .question = question,
+        .notes = notes,
+        .pool = p,
+        .err = err,
+    };
     apr_time_t waiting_since = 0;
     apr_uint64_t holder = 0;
     apr_pool_t *scratch;
     apr_status_t status;
-    job_t job;
 
-    memset(&job, 0, sizeof(job));
-    job.recheck = recheck;
-    job.session = session;
-    job.pool = p;
-    job.err = err;
-    *doubt = NULL;
+    memset(notes, 0, sizeof(*notes));
     apr_pool_create(&scratch, p);
-    status = take_lease(&job, workspace, older_than, &holder, &waiting_since, scratch);
+    status = take_lease(&job, manner, &holder, &waiting_since, scratch);
     apr_pool_destroy(scratch);
     if (status != APR_SUCCESS || !holder) {
         return status;
     }
-    status = work(&job, workspace, older_than, waiting_since, doubt);
+    status = manner == ABB_RECHECK_FOLLOW ? take_what_is_there(&job) : work(&job, waiting_since);
     give_lease_back(&job, holder, status);
     return status;
 }

@@ -433,6 +433,12 @@ void abb_request_set_variables(request_rec *r, const abb_record_t *record)
     set_variable(r, put, "BITBUCKET_WORKSPACES", abb_request_workspaces(record, r->pool));
 }
 
+void abb_request_set_stale(request_rec *r, apr_interval_time_t age)
+{
+    apr_table_setn(r->subprocess_env, "BITBUCKET_STALE",
+                   apr_psprintf(r->pool, "%" APR_TIME_T_FMT, apr_time_sec(age)));
+}
+
 const char *abb_request_attribute(const abb_account_t *account, const char *name)
 {
     for (apr_size_t i = 0; i < ATTRIBUTES; ++i) {

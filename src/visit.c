@@ -6,6 +6,7 @@
 #include <http_log.h>
 
 #include "abb_log.h"
+#include "abb_news.h"
 #include "abb_text.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -35,6 +36,7 @@ abb_visit_t *abb_visit_of(request_rec *r)
     visit = apr_pcalloc(r->pool, sizeof(*visit));
     visit->pool = r->pool;
     visit->site = site;
+    visit->now = apr_time_now();
     ap_set_module_config(r->request_config, &auth_bitbucket_module, visit);
     return visit;
 }
@@ -60,7 +62,7 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
     }
     memcpy(cookie, visit->cookies.session, ABB_SESSION_COOKIE_LENGTH);
     cookie[ABB_SESSION_COOKIE_LENGTH] = '\0';
-    return abb_session_find(&visit->site->sessions, cookie, apr_time_now(), &visit->session,
+    return abb_session_find(&visit->site->sessions, cookie, visit->now, &visit->session,
                             visit->pool, err);
 }
 
@@ -78,11 +80,65 @@ abb_recheck_t abb_visit_recheck(const abb_visit_t *visit)
     return recheck;
 }
 
+/* Add a name that is not there yet, if there is room. */
+static void add_name(const char **names, int *count, const char *name)
+{
+    for (int i = 0; i < *count; ++i) {
+        if (names[i] == name || strcmp(names[i], name) == 0) {
+            return;
+        }
+    }
+    if (*count < ABB_BITBUCKET_WORKSPACES_MAX) {
+        names[(*count)++] = name;
+    }
+}
+
 void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace)
 {
-    visit->workspaces = visit->workspaces
-                            ? apr_pstrcat(visit->pool, visit->workspaces, " ", workspace, NULL)
-                            : apr_pstrdup(visit->pool, workspace);
+    add_name(visit->wanted, &visit->wanted_count, workspace);
+}
+
+void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t checked_at)
+{
+    abb_visit_basis_t *basis = &visit->basis;
+
+    add_name(basis->workspaces, &basis->count, workspace);
+    if (!basis->oldest || checked_at < basis->oldest) {
+        basis->oldest = checked_at;
+    }
+}
+
+/* ---- waiting ------------------------------------------------------------- */
+
+/* A re-check is the longest: it may refresh and ask twice, after waiting for one that does. */
+static apr_interval_time_t longest_stay(const abb_site_t *site)
+{
+    return 10 * site->bitbucket.http_settings.total_timeout + apr_time_from_sec(10);
+}
+
+int abb_visit_enter(const abb_visit_t *visit, abb_gate_place_t *place)
+{
+    const abb_site_t *site = visit->site;
+
+    return abb_gate_enter(site->gate, &site->gate_limits, longest_stay(site), apr_time_now(),
+                          place);
+}
+
+int abb_visit_enter_patiently(const abb_visit_t *visit, abb_gate_place_t *place)
+{
+    const abb_site_t *site = visit->site;
+
+    return abb_gate_wait(site->gate, &site->gate_limits, longest_stay(site), place);
+}
+
+void abb_visit_tell_crowd(const abb_visit_t *visit, request_rec *r)
+{
+    abb_news_crowd(r->server, visit->site->bitbucket.traffic, visit->site->gate_limits.server);
+}
+
+void abb_visit_leave(const abb_visit_t *visit, const abb_gate_place_t *place)
+{
+    abb_gate_leave(visit->site->gate, place);
 }
 
 /* ---- signing in ---------------------------------------------------------- */
@@ -143,6 +199,17 @@ static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size
     }
 }
 
+/* The workspaces that the place asks about, separated by spaces. */
+static const char *wanted_words(const abb_visit_t *visit, apr_pool_t *p)
+{
+    const char *words = "";
+
+    for (int i = 0; i < visit->wanted_count; ++i) {
+        words = apr_pstrcat(p, words, i ? " " : "", visit->wanted[i], NULL);
+    }
+    return words;
+}
+
 int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return_path, int attempt)
 {
     abb_login_t login = abb_visit_login(visit);
@@ -151,8 +218,8 @@ int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return
     const char *name;
 
     abb_error_clear(&err);
-    if (abb_login_begin(&login, return_path, visit->workspaces ? visit->workspaces : "", attempt,
-                        apr_time_now(), &start, r->pool, &err) != APR_SUCCESS) {
+    if (abb_login_begin(&login, return_path, wanted_words(visit, r->pool), attempt, apr_time_now(),
+                        &start, r->pool, &err) != APR_SUCCESS) {
         abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
 
         return abb_refusal_send(r, &err, &offers);

@@ -11,8 +11,8 @@ floor_of() {
     text | crypto | account | pack | offload | gate | traffic) echo 1 ;;
     record | ticket | store | http | reply | page | secret) echo 2 ;;
     store_file | session | bitbucket | authz | request) echo 3 ;;
-    login | recheck | config | refusal) echo 4 ;;
-    visit | memory) echo 5 ;;
+    login | recheck | config | refusal | news) echo 4 ;;
+    visit | memory | background) echo 5 ;;
     authn | endpoints) echo 6 ;;
     mod_auth_bitbucket) echo 7 ;;
     *) echo unknown ;;
@@ -28,8 +28,8 @@ room_of() {
     store_shm | store_shm_segment | store_shm_links | store_shm_import | store_shm_check) echo store ;;
     store_near | store_socache | store_socache_line) echo store ;;
     store_file_key | store_file_internal) echo store_file ;;
-    memory_flush | memory_internal | memory_remote) echo memory ;;
-    bitbucket_meaning | bitbucket_internal) echo bitbucket ;;
+    memory_flush | memory_condition | memory_internal | memory_remote) echo memory ;;
+    bitbucket_meaning | bitbucket_round | bitbucket_internal) echo bitbucket ;;
     config_site | config_cache | config_internal) echo config ;;
     *) echo "$name" ;;
     esac

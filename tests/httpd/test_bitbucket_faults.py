@@ -248,8 +248,8 @@ def test_errors_of_the_token_endpoint(host, browser, simulator, logs, error, sta
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("form", ["json", "text"])
-@pytest.mark.parametrize("sent, answered", [("17", 17), ("100000", 900), ("0", 1), (None, 60), ("soon", 60), ("-5", 60),
-                                            ("Fri, 31 Dec 2027 23:59:59 GMT", 60)])
+@pytest.mark.parametrize("sent, answered", [("17", 17), ("100000", 900), ("0", 1), (None, None), ("soon", None), ("-5", None),
+                                            ("Fri, 31 Dec 2027 23:59:59 GMT", None)])
 def test_rate_limit(host, browser, simulator, logs, route, form, sent, answered):
     logs.expect(tags.ANSWERED)
     body = {"json": {"type": "error", "error": {"message": "Rate limit"}}} if form == "json" else \
@@ -257,7 +257,8 @@ def test_rate_limit(host, browser, simulator, logs, route, form, sent, answered)
     headers = {} if sent is None else {"Retry-After": sent}
     answer, _ = attempt(browser, host, simulator, route, status=429, headers=headers, **body)
     assert_refused(browser, host, answer)
-    assert int(answer.header("Retry-After")) == answered
+    pause = int(answer.header("Retry-After"))
+    assert pause == answered if answered else 60 <= pause <= 70
 
 
 # -- the account

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from harness import tags
 from harness.client import NAVIGATION
 from harness.load import at_once
 
@@ -29,14 +30,18 @@ def test_many_strangers(site, simulator, capsys):
     assert simulator.asked() == []
 
 
-def test_many_sign_ins(site, new_browser, simulator, capsys):
-    """Thirty people come back from Bitbucket in the same moment."""
+def test_many_sign_ins(site, new_browser, simulator, logs):
+    """Thirty people come back from Bitbucket in the same moment. A child lets no more wait for
+    Bitbucket than leave it threads for others; who is turned away comes in by a reload."""
     simulator.settings(quota=None)
+    logs.allow(tags.CROWDED)
     browsers = [new_browser() for _ in range(30)]
     callbacks = [browser.walk_to_callback(site.plain.url("/team/page.html"), "mark") for browser in browsers]
     with ThreadPoolExecutor(30) as pool:
         statuses = list(pool.map(lambda pair: pair[0].get(pair[1]).status, zip(browsers, callbacks)))
-    assert statuses == [303] * 30
+    assert set(statuses) <= {303, 503} and statuses.count(303) >= 12
+    for browser, callback, status in zip(browsers, callbacks, statuses):
+        assert status == 303 or browser.get(callback).status == 303
     assert [b.get(site.plain.url("/team/page.html")).status for b in browsers] == [200] * 30
     assert len(simulator.calls("token")) == 30
 

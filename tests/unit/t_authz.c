@@ -204,18 +204,15 @@ static void add_row(rows_t *rows, const char *asked, abb_role_t role, apr_interv
     rows->record.grants = rows->grants;
 }
 
-static abb_authz_verdict_t check(const char *line, const rows_t *rows, const char **ask,
+/* *row: the row that lets in; NULL when the verdict is another. */
+static abb_authz_verdict_t check(const char *line, const rows_t *rows, const abb_grant_t **row,
                                  apr_pool_t *p)
 {
-    apr_time_t older_than = 0;
-    abb_authz_verdict_t verdict;
+    static const abb_record_ages_t ages = {MINUTES(5), MINUTES(60)};
+    abb_authz_verdict_t verdict =
+        abb_authz_check_workspaces(parse(line, p), &rows->record, &ages, NOW, row);
 
-    *ask = NULL;
-    verdict = abb_authz_check_workspaces(parse(line, p), &rows->record, NOW, ask, &older_than);
-    if (verdict == ABB_AUTHZ_ASK) {
-        assert_non_null(*ask);
-        assert_true(older_than == NOW - ABB_AUTHZ_REFUSAL_AGE);
-    }
+    assert_int_equal(*row != NULL, verdict == ABB_AUTHZ_GRANTED);
     return verdict;
 }
 
@@ -223,18 +220,15 @@ static void check_age(abb_role_t role, apr_interval_time_t age, abb_authz_verdic
                       apr_pool_t *p)
 {
     rows_t rows;
-    const char *ask;
+    const abb_grant_t *row;
     abb_authz_verdict_t verdict;
 
     memset(&rows, 0, sizeof(rows));
     add_row(&rows, "acme", role, age);
-    verdict = check("acme", &rows, &ask, p);
+    verdict = check("acme", &rows, &row, p);
     if (verdict != expected) {
         fail_msg("%s, %ld s old: verdict %d", abb_account_role_word(role), (long)apr_time_sec(age),
                  verdict);
-    }
-    if (expected == ABB_AUTHZ_ASK) {
-        assert_string_equal(ask, "acme");
     }
 }
 
@@ -251,17 +245,17 @@ static void a_grant_counts_for_an_hour(void **state)
     check_age(ABB_ROLE_OWNER, NOW, ABB_AUTHZ_ASK, *state);
 }
 
-static void a_refusal_counts_for_fifteen_seconds(void **state)
+/* Under `not` it is what lets in, so it counts for as long as the other answer. */
+static void a_definite_no_counts_for_an_hour_too(void **state)
 {
     static const abb_role_t roles[] = {ABB_ROLE_NONE, ABB_ROLE_COLLABORATOR};
 
     for (apr_size_t i = 0; i < UNIT_COUNT(roles); ++i) {
         check_age(roles[i], 0, ABB_AUTHZ_DENIED, *state);
         check_age(roles[i], SECONDS(14), ABB_AUTHZ_DENIED, *state);
-        check_age(roles[i], SECONDS(15), ABB_AUTHZ_DENIED, *state);
-        check_age(roles[i], SECONDS(15) + 1, ABB_AUTHZ_ASK, *state);
-        check_age(roles[i], SECONDS(16), ABB_AUTHZ_ASK, *state);
-        check_age(roles[i], MINUTES(59), ABB_AUTHZ_ASK, *state);
+        check_age(roles[i], SECONDS(16), ABB_AUTHZ_DENIED, *state);
+        check_age(roles[i], MINUTES(60), ABB_AUTHZ_DENIED, *state);
+        check_age(roles[i], MINUTES(60) + 1, ABB_AUTHZ_ASK, *state);
         check_age(roles[i], MINUTES(61), ABB_AUTHZ_ASK, *state);
     }
 }
@@ -282,12 +276,12 @@ static void a_role_grants_itself_and_what_is_below(void **state)
     for (int role = ABB_ROLE_NONE; role <= ABB_ROLE_OWNER; ++role) {
         for (int wanted = 0; wanted < 4; ++wanted) {
             const char *line = apr_pstrcat(*state, "acme:", words[wanted], NULL);
-            const char *ask;
+            const abb_grant_t *row;
             rows_t rows;
 
             memset(&rows, 0, sizeof(rows));
             add_row(&rows, "acme", (abb_role_t)role, 0);
-            assert_int_equal(check(line, &rows, &ask, *state),
+            assert_int_equal(check(line, &rows, &row, *state),
                              role >= wanted + 1 ? ABB_AUTHZ_GRANTED : ABB_AUTHZ_DENIED);
         }
     }
@@ -296,64 +290,93 @@ static void a_role_grants_itself_and_what_is_below(void **state)
 static void without_a_row_bitbucket_is_asked(void **state)
 {
     rows_t rows;
-    const char *ask;
+    const abb_grant_t *row;
 
     memset(&rows, 0, sizeof(rows));
-    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
-    assert_string_equal(ask, "acme");
+    assert_int_equal(check("acme beta", &rows, &row, *state), ABB_AUTHZ_ASK);
     add_row(&rows, "other", ABB_ROLE_OWNER, 0);
-    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
-    assert_string_equal(ask, "acme");
+    assert_int_equal(check("acme beta", &rows, &row, *state), ABB_AUTHZ_ASK);
 }
 
 /* Only fresh answers about all of them refuse; one good answer grants. */
 static void any_of_several_grants_and_all_refuse(void **state)
 {
     rows_t rows;
-    const char *ask;
+    const abb_grant_t *row;
 
     memset(&rows, 0, sizeof(rows));
     add_row(&rows, "acme", ABB_ROLE_MEMBER, SECONDS(5));
-    assert_int_equal(check("acme:owner beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
-    assert_string_equal(ask, "beta");
+    assert_int_equal(check("acme:owner beta", &rows, &row, *state), ABB_AUTHZ_ASK);
     add_row(&rows, "beta", ABB_ROLE_NONE, SECONDS(5));
-    assert_int_equal(check("acme:owner beta", &rows, &ask, *state), ABB_AUTHZ_DENIED);
-    assert_int_equal(check("acme:owner acme:member beta", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
-    assert_int_equal(check("beta acme", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
-    rows.grants[0].checked_at = NOW - SECONDS(20);
-    assert_int_equal(check("acme:owner beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
-    assert_string_equal(ask, "acme");
-    rows.grants[1].checked_at = NOW - SECONDS(20);
-    assert_int_equal(check("beta acme:owner", &rows, &ask, *state), ABB_AUTHZ_ASK);
-    assert_string_equal(ask, "beta");
+    assert_int_equal(check("acme:owner beta", &rows, &row, *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check("acme:owner acme:member beta", &rows, &row, *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check("beta acme", &rows, &row, *state), ABB_AUTHZ_GRANTED);
+    rows.grants[0].checked_at = NOW - MINUTES(61);
+    assert_int_equal(check("acme:owner beta", &rows, &row, *state), ABB_AUTHZ_ASK);
+    rows.grants[0].checked_at = NOW;
+    rows.grants[1].checked_at = NOW - MINUTES(61);
+    assert_int_equal(check("beta acme:owner", &rows, &row, *state), ABB_AUTHZ_ASK);
 }
 
 /* An old good answer of one does not hide behind a fresh refusal of another. */
 static void a_good_row_grants_behind_an_old_one(void **state)
 {
     rows_t rows;
-    const char *ask;
+    const abb_grant_t *row;
 
     memset(&rows, 0, sizeof(rows));
     add_row(&rows, "acme", ABB_ROLE_OWNER, MINUTES(61));
     add_row(&rows, "beta", ABB_ROLE_MEMBER, MINUTES(59));
-    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check("acme beta", &rows, &row, *state), ABB_AUTHZ_GRANTED);
     rows.grants[1].checked_at = NOW - MINUTES(61);
-    assert_int_equal(check("acme beta", &rows, &ask, *state), ABB_AUTHZ_ASK);
+    assert_int_equal(check("acme beta", &rows, &row, *state), ABB_AUTHZ_ASK);
+}
+
+/* So that fewer questions are due. */
+static void the_youngest_row_lets_in(void **state)
+{
+    const abb_grant_t *row;
+    rows_t rows;
+
+    memset(&rows, 0, sizeof(rows));
+    add_row(&rows, "acme", ABB_ROLE_OWNER, MINUTES(20));
+    add_row(&rows, "beta", ABB_ROLE_OWNER, MINUTES(2));
+    add_row(&rows, "gamma", ABB_ROLE_NONE, MINUTES(1));
+    assert_int_equal(check("acme beta gamma", &rows, &row, *state), ABB_AUTHZ_GRANTED);
+    assert_string_equal(row->asked, "beta");
+}
+
+static void refusals_rest_on_the_stricter_age(void **state)
+{
+    static const struct {
+        int hard, since_refusal, since;
+    } cases[] = {{3600, 15, 3600}, {15, 15, 15}, {10, 10, 10}, {0, 0, 0}};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
+        abb_record_ages_t ages = {0, SECONDS(cases[i].hard)};
+
+        assert_true(abb_authz_since(&ages, 1, NOW) == NOW - SECONDS(cases[i].since_refusal));
+        assert_true(abb_authz_since(&ages, 0, NOW) == NOW - SECONDS(cases[i].since));
+    }
+}
+
+static void only_usernames_may_change(void **state)
+{
+    assert_false(abb_authz_needs_names(parse_users("{" UUID "} 557058:" UUID, *state)));
+    assert_true(abb_authz_needs_names(parse_users("{" UUID "} ada", *state)));
 }
 
 static void a_uuid_and_a_slug_are_different_rows(void **state)
 {
     rows_t rows;
-    const char *ask;
+    const abb_grant_t *row;
 
     memset(&rows, 0, sizeof(rows));
     add_row(&rows, "acme", ABB_ROLE_OWNER, 0);
-    assert_int_equal(check("{" UUID "}", &rows, &ask, *state), ABB_AUTHZ_ASK);
-    assert_string_equal(ask, UUID);
+    assert_int_equal(check("{" UUID "}", &rows, &row, *state), ABB_AUTHZ_ASK);
     add_row(&rows, UUID, ABB_ROLE_MEMBER, 0);
-    assert_int_equal(check("{" UUID "}", &rows, &ask, *state), ABB_AUTHZ_GRANTED);
-    assert_int_equal(check("{" UUID "}:owner", &rows, &ask, *state), ABB_AUTHZ_DENIED);
+    assert_int_equal(check("{" UUID "}", &rows, &row, *state), ABB_AUTHZ_GRANTED);
+    assert_int_equal(check("{" UUID "}:owner", &rows, &row, *state), ABB_AUTHZ_DENIED);
 }
 
 /* ---- bitbucket-user ------------------------------------------------------ */
@@ -476,13 +499,16 @@ int main(void)
         UNIT_TEST(a_line_must_name_something),
         UNIT_TEST(an_empty_word_is_refused),
         UNIT_TEST(a_grant_counts_for_an_hour),
-        UNIT_TEST(a_refusal_counts_for_fifteen_seconds),
+        UNIT_TEST(a_definite_no_counts_for_an_hour_too),
         UNIT_TEST(rows_of_the_future_count_for_nothing),
         UNIT_TEST(a_role_grants_itself_and_what_is_below),
         UNIT_TEST(without_a_row_bitbucket_is_asked),
         UNIT_TEST(any_of_several_grants_and_all_refuse),
         UNIT_TEST(a_good_row_grants_behind_an_old_one),
         UNIT_TEST(a_uuid_and_a_slug_are_different_rows),
+        UNIT_TEST(the_youngest_row_lets_in),
+        UNIT_TEST(refusals_rest_on_the_stricter_age),
+        UNIT_TEST(only_usernames_may_change),
         UNIT_TEST(users_are_told_apart_by_their_form),
         UNIT_TEST(what_only_looks_like_an_id_is_a_name),
         UNIT_TEST(malformed_users_are_refused),

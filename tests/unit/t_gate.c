@@ -132,6 +132,7 @@ typedef struct {
     int *inside;
     int *most;
     int entered;
+    apr_time_t until;
 } visitor_t;
 
 static void *visit_often(void *data)
@@ -167,7 +168,7 @@ static void a_crowd_never_finds_more_places(void **state)
     int most = 0;
 
     for (int i = 0; i < 8; ++i) {
-        visitor_t visitor = {gate, &inside, &most, 0};
+        visitor_t visitor = {gate, &inside, &most, 0, 0};
 
         visitors[i] = visitor;
         assert_int_equal(pthread_create(&threads[i], NULL, visit_often, &visitors[i]), 0);
@@ -202,6 +203,68 @@ static void a_killed_process_keeps_no_place_for_ever(void **state)
     munmap(block, abb_gate_size());
 }
 
+/* ---- waiting for a place -------------------------------------------------- */
+
+static void *leave_soon(void *data)
+{
+    const visitor_t *visitor = data;
+    abb_gate_place_t place = {0, apr_time_now()};
+
+    apr_sleep(apr_time_from_msec(300));
+    place.until = visitor->until;
+    abb_gate_leave(visitor->gate, &place);
+    return NULL;
+}
+
+static void who_waits_gets_the_place_that_comes_free(void **state)
+{
+    abb_gate_limits_t limits = {1, 1};
+    abb_gate_t *gate = make_gate(*state);
+    apr_time_t began = apr_time_now();
+    abb_gate_place_t first;
+    abb_gate_place_t second;
+    visitor_t visitor = {.gate = gate};
+    pthread_t thread;
+
+    assert_true(abb_gate_wait(gate, &limits, SECONDS(30), &first));
+    visitor.until = first.until;
+    assert_int_equal(pthread_create(&thread, NULL, leave_soon, &visitor), 0);
+    assert_true(abb_gate_wait(gate, &limits, SECONDS(30), &second));
+    pthread_join(thread, NULL);
+    assert_true(apr_time_now() - began >= apr_time_from_msec(300));
+    assert_true(apr_time_now() - began < ABB_GATE_PATIENCE + SECONDS(2));
+}
+
+static void nobody_waits_where_it_takes_long(void **state)
+{
+    abb_gate_limits_t limits = {1, 1};
+    abb_gate_t *gate = make_gate(*state);
+    apr_time_t began = apr_time_now();
+    abb_gate_place_t slow;
+    abb_gate_place_t next;
+
+    assert_true(abb_gate_enter(gate, &limits, SECONDS(30), began - ABB_GATE_PATIENCE, &slow));
+    for (int i = 0; i < 100; ++i) {
+        assert_false(abb_gate_wait(gate, &limits, SECONDS(30), &next));
+    }
+    assert_true(apr_time_now() - began < ABB_GATE_PATIENCE);
+}
+
+static void waiting_has_an_end(void **state)
+{
+    abb_gate_limits_t limits = {1, 1};
+    abb_gate_t *gate = make_gate(*state);
+    abb_gate_place_t slow;
+    abb_gate_place_t next;
+    apr_time_t began = apr_time_now();
+
+    assert_true(abb_gate_wait(gate, &limits, SECONDS(30), &slow));
+    assert_false(abb_gate_wait(gate, &limits, SECONDS(30), &next));
+    assert_true(apr_time_now() - began < ABB_GATE_PATIENCE + SECONDS(2));
+    abb_gate_leave(gate, &slow);
+    assert_true(abb_gate_wait(gate, &limits, SECONDS(30), &next));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +276,9 @@ int main(void)
         UNIT_TEST(limits_follow_the_server),
         UNIT_TEST(a_crowd_never_finds_more_places),
         UNIT_TEST(a_killed_process_keeps_no_place_for_ever),
+        UNIT_TEST(who_waits_gets_the_place_that_comes_free),
+        UNIT_TEST(nobody_waits_where_it_takes_long),
+        UNIT_TEST(waiting_has_an_end),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);

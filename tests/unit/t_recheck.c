@@ -66,23 +66,31 @@ typedef struct {
     apr_status_t status;
     abb_error_t err;
     abb_session_t *session;
-    const char *doubt;
+    abb_recheck_notes_t notes;
 } outcome_t;
+
+static apr_status_t ask_question(site_t *site, abb_session_t *session, const char *workspace,
+                                 apr_time_t since, abb_recheck_notes_t *notes, apr_pool_t *p,
+                                 abb_error_t *err)
+{
+    abb_recheck_t recheck = {&site->sessions, &site->bitbucket};
+    abb_recheck_question_t question = {0, &workspace, 1, since};
+
+    return abb_recheck_session(&recheck, session, &question, ABB_RECHECK_WAIT, notes, p, err);
+}
 
 static outcome_t ask_about(site_t *site, const char *cookie, const char *workspace,
                            apr_time_t older_than, apr_pool_t *p)
 {
-    abb_recheck_t recheck = {&site->sessions, &site->bitbucket};
     outcome_t outcome;
 
     memset(&outcome, 0, sizeof(outcome));
     abb_error_clear(&outcome.err);
-    outcome.doubt = "left over";
+    outcome.notes.doubt = "left over";
     outcome.session = find(site, cookie, p);
-    outcome.status = outcome.session
-                         ? abb_recheck_workspace(&recheck, outcome.session, workspace, older_than,
-                                                 &outcome.doubt, p, &outcome.err)
-                         : APR_NOTFOUND;
+    outcome.status = outcome.session ? ask_question(site, outcome.session, workspace, older_than,
+                                                    &outcome.notes, p, &outcome.err)
+                                     : APR_NOTFOUND;
     return outcome;
 }
 
@@ -127,7 +135,7 @@ static void an_answer_is_kept(void **state)
     site_add_ada(site);
     outcome = ask(site, cookie);
     check_answered(&outcome, ABB_ROLE_OWNER);
-    assert_null(outcome.doubt);
+    assert_null(outcome.notes.doubt);
     assert_int_equal(server_count(site->server, ""), 1);
     assert_string_equal(
         server_header(server_request(site->server, ACME, 0), "Authorization", site->p),
@@ -162,20 +170,18 @@ static void a_kept_answer_is_taken(void **state)
 static void an_answer_stored_meanwhile_is_taken(void **state)
 {
     site_t *site = *state;
-    abb_recheck_t recheck = {&site->sessions, &site->bitbucket};
     const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
     abb_session_t *early = find(site, cookie, site->p);
     apr_time_t older_than = apr_time_now();
     outcome_t outcome;
-    const char *doubt;
+    abb_recheck_notes_t notes;
 
     site_add_ada(site);
     outcome = ask(site, cookie);
     check_answered(&outcome, ABB_ROLE_OWNER);
     assert_int_equal(early->record.grant_count, 0);
-    assert_int_equal(
-        abb_recheck_workspace(&recheck, early, "acme", older_than, &doubt, site->p, &outcome.err),
-        APR_SUCCESS);
+    assert_int_equal(ask_question(site, early, "acme", older_than, &notes, site->p, &outcome.err),
+                     APR_SUCCESS);
     assert_int_equal(early->record.grant_count, 1);
     assert_int_equal(server_count(site->server, ""), 1);
 }
@@ -250,7 +256,7 @@ static void withdrawn_roles_are_told(void **state)
                     site_membership_body("acme", "owner", site->p));
     outcome = ask(site, cookie);
     check_answered(&outcome, ABB_ROLE_MEMBER);
-    assert_non_null(outcome.doubt);
+    assert_non_null(outcome.notes.change);
 }
 
 /* ---- refreshing ---------------------------------------------------------- */
@@ -410,7 +416,7 @@ static void a_token_refused_twice_ends_the_session(void **state)
     outcome = ask(site, cookie);
     check_ended(site, &outcome, cookie);
     assert_int_equal(server_count(site->server, "POST"), 1);
-    assert_int_equal(server_count(site->server, "GET"), 2);
+    assert_int_equal(server_count(site->server, ACME), 2);
 }
 
 static void a_fresh_token_refused_ends_the_session(void **state)
@@ -424,7 +430,7 @@ static void a_fresh_token_refused_ends_the_session(void **state)
     outcome = ask(site, cookie);
     check_ended(site, &outcome, cookie);
     assert_int_equal(server_count(site->server, "POST"), 1);
-    assert_int_equal(server_count(site->server, "GET"), 1);
+    assert_int_equal(server_count(site->server, ACME), 1);
 }
 
 static void a_refused_refresh_ends_the_session(void **state)
@@ -636,17 +642,15 @@ static void a_session_that_ended_stays_ended(void **state)
 static void an_ended_session_asks_nobody(void **state)
 {
     site_t *site = *state;
-    abb_recheck_t recheck = {&site->sessions, &site->bitbucket};
     const char *cookie = create_session(site, SECONDS(0), NULL, 0);
     abb_session_t *session = find(site, cookie, site->p);
-    const char *doubt;
+    abb_recheck_notes_t notes;
     abb_error_t err;
 
     assert_int_equal(abb_session_drop(&site->sessions, session, NULL), APR_SUCCESS);
     abb_error_clear(&err);
-    assert_int_equal(
-        abb_recheck_workspace(&recheck, session, "acme", apr_time_now(), &doubt, site->p, &err),
-        APR_NOTFOUND);
+    assert_int_equal(ask_question(site, session, "acme", apr_time_now(), &notes, site->p, &err),
+                     APR_NOTFOUND);
     assert_int_equal(err.status, APR_NOTFOUND);
     assert_int_equal(server_count(site->server, ""), 0);
 }
@@ -741,7 +745,8 @@ static void a_crowd_with_many_questions_makes_one_refresh(void **state)
     }
     assert_int_equal(ask_in_crowd(site, cookie, 5, askers), CROWD);
     assert_int_equal(server_count(site->server, SITE_POST_TOKEN), 1);
-    assert_int_equal(server_count(site->server, "GET"), 5);
+    assert_int_equal(server_count(site->server, "GET /2.0/user/workspaces/"), 5);
+    assert_int_equal(server_count(site->server, "GET"), 6);
     outcome.session = find(site, cookie, site->p);
     assert_int_equal(outcome.session->record.grant_count, 5);
 }
@@ -955,7 +960,7 @@ static void a_killed_holder_is_replaced(void **state)
     check_answered(&outcome, ABB_ROLE_OWNER);
     assert_string_equal(stored_tokens(site, cookie).access_token, "access-1");
     assert_int_equal(server_count(site->server, SITE_POST_TOKEN), 2);
-    assert_int_equal(server_count(site->server, "GET"), 1);
+    assert_int_equal(server_count(site->server, ACME), 1);
 }
 
 /* Nobody waits for ever, and waiting ends no session. */

@@ -1304,9 +1304,39 @@ static void a_full_record_takes_only_replacements(void **state)
     assert_int_equal(abb_record_find_grant(&record, "workspace-4095")->role, ABB_ROLE_MEMBER);
 }
 
+/* ---- ages ---------------------------------------------------------------- */
+
+static void answers_grow_old(void **state)
+{
+    static const struct {
+        int soft, hard, age;
+        abb_record_age_t expected;
+    } cases[] = {
+        {300, 3600, 0, ABB_RECORD_FRESH},  {300, 3600, 300, ABB_RECORD_FRESH},
+        {300, 3600, 301, ABB_RECORD_DUE},  {300, 3600, 3600, ABB_RECORD_DUE},
+        {300, 3600, 3601, ABB_RECORD_OLD}, {300, 3600, -119, ABB_RECORD_FRESH},
+        {300, 3600, -121, ABB_RECORD_OLD}, {60, 60, 60, ABB_RECORD_FRESH},
+        {60, 60, 61, ABB_RECORD_OLD},      {0, 0, 0, ABB_RECORD_FRESH},
+        {0, 0, -1, ABB_RECORD_FRESH},      {0, 0, 1, ABB_RECORD_OLD},
+        {0, 3600, 1, ABB_RECORD_DUE},      {300, 3600, 1800000000, ABB_RECORD_OLD},
+    };
+    apr_time_t now = apr_time_from_sec(1800000000);
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
+        abb_record_ages_t ages = {apr_time_from_sec(cases[i].soft),
+                                  apr_time_from_sec(cases[i].hard)};
+
+        if (abb_record_age(now - apr_time_from_sec(cases[i].age), &ages, now) !=
+            cases[i].expected) {
+            fail_msg("%d s at %d to %d", cases[i].age, cases[i].soft, cases[i].hard);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        UNIT_TEST(answers_grow_old),
         UNIT_TEST(a_full_record_comes_back),
         UNIT_TEST(a_record_of_a_uuid_comes_back),
         UNIT_TEST(absent_strings_stay_absent),

@@ -75,6 +75,7 @@ def log_watch(shared_simulator: Simulator) -> Iterator[LogBook]:
     shared_simulator.reset()
     book = LogBook()
     for server in running:
+        server.let_time_pass()
         book.watch(server)
     yield book
     problems = book.problems(shared_simulator.secrets())
@@ -96,6 +97,7 @@ def logs(log_watch: LogBook) -> LogBook:
 def lasting(server: Server) -> Iterator[Server]:
     """Run a server for more than one test. Set it up in a fixture of a wider scope than
     a test, so that log_watch knows of it."""
+    server.keep_clock()
     try:
         running.append(server.start())
         yield server

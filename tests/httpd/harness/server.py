@@ -65,6 +65,18 @@ class Server:
         self.config_file.write_text("\n".join([config.base_text(self.root, self.mpm, web_user()), main,
                                                *(host.text() for host in self.hosts)]) + "\n")
 
+    # -- time
+
+    def keep_clock(self) -> None:
+        """A clock of its own, if it has none; before the start."""
+        self._clock = self._clock or Clock(self.root)
+
+    def let_time_pass(self) -> None:
+        """What a server knows of Bitbucket's condition is forgotten: the breaker and the
+        pauses of an earlier test."""
+        if self._clock:
+            self._clock.advance(1000)
+
     # -- files
 
     @property
