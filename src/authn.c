@@ -242,27 +242,28 @@ static int decide(abb_visit_t *visit, request_rec *r)
     return status;
 }
 
-/*
- * A refusal that rests on answers of some age: ask, and decide once more. Whoever
- * has just been let in at Bitbucket is let in here.
- */
-static int decide_again(abb_visit_t *visit, request_rec *r, int status)
+/* When the oldest answer was asked for that a refusal rests on; 0: it rests on none. */
+static apr_time_t oldest_reason(const abb_visit_t *visit)
 {
-    abb_visit_basis_t basis = visit->basis;
-    apr_time_t since = abb_authz_since(&visit->site->ages, 1, visit->now);
-    abb_recheck_question_t question = {basis.names, basis.workspaces, basis.count, since};
+    const abb_visit_basis_t *basis = &visit->basis;
+    apr_time_t checked_at = visit->session->record.account_checked_at;
 
-    if (basis.names && visit->session->record.account_checked_at < basis.oldest) {
-        basis.oldest = visit->session->record.account_checked_at;
+    return basis->names && (!basis->oldest || checked_at < basis->oldest) ? checked_at
+                                                                          : basis->oldest;
+}
+
+/* Ask about everything that a refusal rests on, if that is of some age. Returns whether it was. */
+static int ask_before_refusing(abb_visit_t *visit, request_rec *r)
+{
+    const abb_visit_basis_t *basis = &visit->basis;
+    apr_time_t oldest = oldest_reason(visit);
+    apr_time_t since = abb_authz_since(&visit->site->ages, 1, visit->now);
+    abb_recheck_question_t question = {basis->names, basis->workspaces, basis->count, since};
+
+    if (!oldest || abb_record_is_since(oldest, since, visit->now)) {
+        return 0;
     }
-    if (!basis.oldest || abb_record_is_since(basis.oldest, since, visit->now)) {
-        return status;
-    }
-    if (ask(visit, r, &question, &visit->trouble) != APR_SUCCESS ||
-        (basis.names && (status = admit(visit, r)) != OK)) {
-        return status;
-    }
-    return decide(visit, r);
+    return ask(visit, r, &question, &visit->trouble) == APR_SUCCESS;
 }
 
 int abb_authn_check_access(request_rec *r)
@@ -274,8 +275,14 @@ int abb_authn_check_access(request_rec *r)
         return DECLINED;
     }
     status = decide(visit, r);
-    if (is_refusal(status) && visit->trouble.status == APR_SUCCESS) {
-        status = decide_again(visit, r, status);
+    /* Whoever has just been let in at Bitbucket is let in here. */
+    if (is_refusal(status) && visit->trouble.status == APR_SUCCESS &&
+        ask_before_refusing(visit, r)) {
+        /* The name may be another now. */
+        if ((status = admit(visit, r)) != OK) {
+            return status;
+        }
+        status = decide(visit, r);
     }
     return conclude(visit, r, status);
 }

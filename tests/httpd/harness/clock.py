@@ -18,7 +18,7 @@ class Clock:
     def __init__(self, directory: Path) -> None:
         self.library = directory / "clock.so"
         self.file = directory / "clock"
-        self._offset = 0
+        self.offset = 0
         if not self.library.exists():
             subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", str(self.library), str(SOURCE)], check=True)
             self.file.write_bytes(struct.pack("=q", 0))
@@ -26,7 +26,7 @@ class Clock:
 
     def set(self, seconds: int) -> None:
         """So far from the real time, at once, in all processes."""
-        self._offset = seconds
+        self.offset = seconds
         handle = os.open(self.file, os.O_WRONLY)
         try:
             os.pwrite(handle, struct.pack("=q", seconds), 0)
@@ -34,4 +34,4 @@ class Clock:
             os.close(handle)
 
     def advance(self, seconds: int) -> None:
-        self.set(self._offset + seconds)
+        self.set(self.offset + seconds)

@@ -77,6 +77,10 @@ class Server:
         if self._clock:
             self._clock.advance(1000)
 
+    def now(self) -> float:
+        """The time that this server believes in."""
+        return time.time() + (self._clock.offset if self._clock else 0)
+
     # -- files
 
     @property
