@@ -206,6 +206,21 @@ static apr_uint64_t *query_words(query_t *query, apr_size_t size)
     return query->words;
 }
 
+/* Most blocks are copied whole; a loop of known length, unrolled, has a third of the instructions. */
+static void copy_words(apr_uint64_t *out, const bytes_block_t *block, apr_size_t count)
+{
+    if (count == BYTES_WORDS) {
+#pragma GCC unroll 15
+        for (apr_size_t i = 0; i < BYTES_WORDS; ++i) {
+            out[i] = LOAD(block->words[i]);
+        }
+        return;
+    }
+    for (apr_size_t i = 0; i < count; ++i) {
+        out[i] = LOAD(block->words[i]);
+    }
+}
+
 /* Copy so many words of a record from its start. Returns 0 when the chain is broken. */
 static int read_words(const abb_segment_t *engine, const record_block_t *record, apr_uint64_t *out,
                       apr_size_t count)
@@ -220,9 +235,7 @@ static int read_words(const abb_segment_t *engine, const record_block_t *record,
             return 0;
         }
         block = block_at(engine, next);
-        for (apr_size_t i = 0; i < length; ++i) {
-            out[i] = LOAD(block->words[i]);
-        }
+        copy_words(out, block, length);
         out += length;
         count -= length;
         next = LOAD(block->head.next);
