@@ -504,9 +504,11 @@ void abb_request_make_private(request_rec *r)
 
     collect_value(r->err_headers_out, &all, r->pool);
     collect_value(r->headers_out, &all, r->pool);
-    if (all) {
-        all = drop_shared(all, &is_private, r->pool);
+    if (!all) {
+        apr_table_addn(r->headers_out, "Cache-Control", "private");
+        return;
     }
+    all = drop_shared(all, &is_private, r->pool);
     apr_table_unset(r->err_headers_out, "Cache-Control");
     apr_table_setn(r->headers_out, "Cache-Control",
                    is_private ? all
