@@ -263,12 +263,12 @@ typedef struct {
     int is_good;
 } reader_t;
 
-static apr_uint32_t number_at(const reader_t *reader, apr_size_t i)
+static inline apr_uint32_t number_at(const reader_t *reader, apr_size_t i)
 {
     return reader->narrow ? reader->narrow[i] : reader->wide[i];
 }
 
-static apr_time_t time_at(reader_t *reader, apr_size_t i)
+static inline apr_time_t time_at(reader_t *reader, apr_size_t i)
 {
     apr_uint32_t place = number_at(reader, i);
     apr_int64_t time = 0;
@@ -283,7 +283,7 @@ static apr_time_t time_at(reader_t *reader, apr_size_t i)
 }
 
 /* The last byte of a checked block is NUL, so a string that starts inside ends inside. */
-static const char *string_at(reader_t *reader, apr_size_t i)
+static inline const char *string_at(reader_t *reader, apr_size_t i)
 {
     apr_uint32_t offset = number_at(reader, i);
 
