@@ -15,6 +15,8 @@
 #define ABB_SESSION_ID_SIZE 32
 /* Length of a cookie's value without its NUL: the id in base64url. */
 #define ABB_SESSION_COOKIE_LENGTH 43
+/* First digits of a session's key, with a NUL. */
+#define ABB_SESSION_TAG_SIZE 9
 /* A record is touched at most once in this time. */
 #define ABB_SESSION_TOUCH_INTERVAL apr_time_from_sec(60)
 
@@ -52,7 +54,7 @@ typedef struct abb_session_t {
     /* When somebody last asked in vain for it, as in abb_store_record_t. */
     apr_time_t failed_at;
     /* First digits of the key: names the session in logs, tells nothing. */
-    char tag[9];
+    char tag[ABB_SESSION_TAG_SIZE];
 } abb_session_t;
 
 /*

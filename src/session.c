@@ -39,24 +39,32 @@ static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, c
 typedef struct {
     unsigned char id[ABB_SESSION_ID_SIZE];
     abb_store_key_t key;
+    char tag[ABB_SESSION_TAG_SIZE];
 } name_t;
 
-static apr_status_t find_session_key(const abb_sessions_t *sessions, name_t *name, abb_error_t *err)
+/* Fill in what follows from the id. */
+static apr_status_t complete_name(const abb_sessions_t *sessions, name_t *name, abb_error_t *err)
 {
-    return find_key(sessions, SESSION_KIND, name->id, sizeof(name->id), &name->key, err);
+    static const char digits[] = "0123456789abcdef";
+    apr_status_t status =
+        find_key(sessions, SESSION_KIND, name->id, sizeof(name->id), &name->key, err);
+
+    if (status != APR_SUCCESS) {
+        return status;
+    }
+    for (int i = 0; i < ABB_SESSION_TAG_SIZE / 2; ++i) {
+        name->tag[2 * i] = digits[name->key.bytes[i] >> 4];
+        name->tag[2 * i + 1] = digits[name->key.bytes[i] & 0xf];
+    }
+    name->tag[ABB_SESSION_TAG_SIZE - 1] = '\0';
+    return APR_SUCCESS;
 }
 
 static void set_name(abb_session_t *session, const name_t *name)
 {
-    static const char digits[] = "0123456789abcdef";
-
     memcpy(session->id, name->id, sizeof(session->id));
     session->key = name->key;
-    for (int i = 0; i < 4; ++i) {
-        session->tag[2 * i] = digits[session->key.bytes[i] >> 4];
-        session->tag[2 * i + 1] = digits[session->key.bytes[i] & 0xf];
-    }
-    session->tag[8] = '\0';
+    memcpy(session->tag, name->tag, sizeof(session->tag));
 }
 
 /* ---- names that came lately ---------------------------------------------- */
@@ -64,19 +72,24 @@ static void set_name(abb_session_t *session, const name_t *name)
 /* How many a child remembers, in bits: half a MiB of memory at most. */
 #define NAME_BITS 12
 #define NAMES (1 << NAME_BITS)
+#define CACHE_LINE 64
 
+/* Two lines of the processor's cache, and no byte more. */
 typedef struct {
-    /* Somebody reads or writes here just now. */
-    apr_uint32_t is_taken;
     /* The site, NULL for an empty place. */
     const abb_sessions_t *sessions;
-    char cookie[ABB_SESSION_COOKIE_LENGTH];
+    /* Somebody reads or writes here just now. */
+    apr_uint32_t is_taken;
     name_t name;
+    char cookie[ABB_SESSION_COOKIE_LENGTH];
 } known_name_t;
 
 struct abb_session_names_t {
     known_name_t places[NAMES];
 };
+
+_Static_assert(sizeof(known_name_t) == 2 * CACHE_LINE || sizeof(void *) != 8,
+               "a name takes two lines of the cache");
 
 static apr_status_t wipe_names(void *names)
 {
@@ -86,7 +99,8 @@ static apr_status_t wipe_names(void *names)
 
 abb_session_names_t *abb_session_names_create(apr_pool_t *p)
 {
-    abb_session_names_t *names = apr_pcalloc(p, sizeof(*names));
+    apr_uintptr_t memory = (apr_uintptr_t)apr_pcalloc(p, sizeof(abb_session_names_t) + CACHE_LINE);
+    abb_session_names_t *names = (void *)((memory + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
 
     apr_pool_cleanup_register(p, names, wipe_names, apr_pool_cleanup_null);
     return names;
@@ -152,7 +166,7 @@ static apr_status_t read_cookie(const abb_sessions_t *sessions, const char *cook
         return APR_SUCCESS;
     }
     return abb_text_base64url_decode_exact(cookie, name->id, sizeof(name->id)) == APR_SUCCESS
-               ? find_session_key(sessions, name, err)
+               ? complete_name(sessions, name, err)
                : APR_NOTFOUND;
 }
 
@@ -264,7 +278,7 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
     apr_status_t status;
 
     if ((status = abb_crypto_random(name.id, sizeof(name.id), err)) != APR_SUCCESS ||
-        (status = find_session_key(sessions, &name, err)) != APR_SUCCESS) {
+        (status = complete_name(sessions, &name, err)) != APR_SUCCESS) {
         return status;
     }
     set_name(created, &name);
