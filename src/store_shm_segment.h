@@ -113,7 +113,7 @@ typedef struct {
     apr_uint64_t bucket_offset;
     apr_uint64_t block_offset;
     apr_uint32_t block_count;
-    apr_uint32_t next_stripe;
+    apr_uint32_t unused;
     /* Says which key proved the records. */
     apr_uint64_t key_mark;
 
