@@ -72,6 +72,15 @@ apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *clie
 abb_session_names_t *abb_session_names_create(apr_pool_t *p);
 
 /*
+ * Say that the session of a cookie's value, of the right length at least, will
+ * probably be looked for, so that what is known of it comes near the processor in
+ * time: first what the child remembers of the cookie, then the record. Both may
+ * be left out. Threads: any; wait for nothing.
+ */
+void abb_session_announce(const abb_sessions_t *sessions, const char *cookie);
+void abb_session_expect(const abb_sessions_t *sessions, const char *cookie);
+
+/*
  * Find the session a cookie's value names, copying its open part into p, and
  * note that it was used (at most once a minute). Asks nobody, decrypts nothing.
  * Errors: APR_NOTFOUND malformed, absent or ended: all the same to strangers;

@@ -46,6 +46,8 @@ typedef struct abb_store_record_t {
     apr_uint64_t generation;
     /* Out only: when a holder of the lease last gave up; 0: not since it was last replaced. */
     apr_time_t failed_at;
+    /* Out only: where it was found, for abb_store_expect; 0: nowhere in particular. */
+    apr_uint32_t place;
 } abb_store_record_t;
 
 /* Figures for people. A figure that an engine cannot know is -1. */
@@ -82,6 +84,8 @@ typedef struct abb_store_methods_t {
     apr_status_t (*drop)(void *engine, const abb_store_key_t *key, abb_error_t *err);
     void (*figures)(void *engine, abb_store_figures_t *figures);
     apr_int64_t (*take_evictions)(void *engine, apr_time_t now);
+    /* NULL where nothing can be done ahead. */
+    void (*expect)(void *engine, const abb_store_key_t *key, apr_uint32_t place);
 } abb_store_methods_t;
 
 struct abb_store_t {
@@ -97,6 +101,12 @@ struct abb_store_t {
 apr_status_t abb_store_get(const abb_store_t *store, const abb_store_key_t *key,
                            abb_store_parts_t parts, apr_time_t now, abb_store_record_t *record,
                            apr_pool_t *p, abb_error_t *err);
+
+/*
+ * Say that a record will be asked for within microseconds. It was at `place` when
+ * somebody last asked; to be wrong costs time and nothing else. Waits for nothing.
+ */
+void abb_store_expect(const abb_store_t *store, const abb_store_key_t *key, apr_uint32_t place);
 
 /*
  * Put a record under a key that has none. When the store is full, others go:

@@ -449,5 +449,6 @@ int abb_endpoints_handle(request_rec *r, int lookup)
     if (strcmp(path, site->userinfo_path) == 0) {
         return handle_userinfo(abb_visit_of(r), r);
     }
+    abb_visit_expect_session(r);
     return DECLINED;
 }

@@ -3,6 +3,7 @@
 
 #include <apr_strings.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "abb_text.h"
 
@@ -39,7 +40,10 @@ static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, c
 typedef struct {
     unsigned char id[ABB_SESSION_ID_SIZE];
     abb_store_key_t key;
-    char tag[ABB_SESSION_TAG_SIZE];
+    /* Where its record was last found. */
+    apr_uint32_t place;
+    /* Without its NUL. */
+    char tag[ABB_SESSION_TAG_SIZE - 1];
 } name_t;
 
 /* Fill in what follows from the id. */
@@ -56,7 +60,7 @@ static apr_status_t complete_name(const abb_sessions_t *sessions, name_t *name, 
         name->tag[2 * i] = digits[name->key.bytes[i] >> 4];
         name->tag[2 * i + 1] = digits[name->key.bytes[i] & 0xf];
     }
-    name->tag[ABB_SESSION_TAG_SIZE - 1] = '\0';
+    name->place = 0;
     return APR_SUCCESS;
 }
 
@@ -64,13 +68,14 @@ static void set_name(abb_session_t *session, const name_t *name)
 {
     memcpy(session->id, name->id, sizeof(session->id));
     session->key = name->key;
-    memcpy(session->tag, name->tag, sizeof(session->tag));
+    memcpy(session->tag, name->tag, sizeof(name->tag));
+    session->tag[sizeof(name->tag)] = '\0';
 }
 
 /* ---- names that came lately ---------------------------------------------- */
 
-/* How many a child remembers, in bits: half a MiB of memory at most. */
-#define NAME_BITS 12
+/* How many a child remembers, in bits: 8 MiB of memory when all are in use. */
+#define NAME_BITS 16
 #define NAMES (1 << NAME_BITS)
 #define CACHE_LINE 64
 
@@ -78,10 +83,10 @@ static void set_name(abb_session_t *session, const name_t *name)
 typedef struct {
     /* The site, NULL for an empty place. */
     const abb_sessions_t *sessions;
-    /* Somebody reads or writes here just now. */
-    apr_uint32_t is_taken;
     name_t name;
     char cookie[ABB_SESSION_COOKIE_LENGTH];
+    /* Somebody reads or writes here just now. */
+    unsigned char is_taken;
 } known_name_t;
 
 struct abb_session_names_t {
@@ -91,18 +96,23 @@ struct abb_session_names_t {
 _Static_assert(sizeof(known_name_t) == 2 * CACHE_LINE || sizeof(void *) != 8,
                "a name takes two lines of the cache");
 
-static apr_status_t wipe_names(void *names)
+static apr_status_t end_names(void *names)
 {
     abb_crypto_wipe(names, sizeof(abb_session_names_t));
+    munmap(names, sizeof(abb_session_names_t));
     return APR_SUCCESS;
 }
 
+/* Memory of its own, since the system gives none of it before it is written to. */
 abb_session_names_t *abb_session_names_create(apr_pool_t *p)
 {
-    apr_uintptr_t memory = (apr_uintptr_t)apr_pcalloc(p, sizeof(abb_session_names_t) + CACHE_LINE);
-    abb_session_names_t *names = (void *)((memory + CACHE_LINE - 1) / CACHE_LINE * CACHE_LINE);
+    abb_session_names_t *names =
+        mmap(NULL, sizeof(*names), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
-    apr_pool_cleanup_register(p, names, wipe_names, apr_pool_cleanup_null);
+    if (names == MAP_FAILED) {
+        return NULL;
+    }
+    apr_pool_cleanup_register(p, names, end_names, apr_pool_cleanup_null);
     return names;
 }
 
@@ -152,6 +162,43 @@ static void remember(known_name_t *place, const abb_sessions_t *sessions, const 
         give_place(place);
     }
 }
+
+/* ---- ahead of time ------------------------------------------------------- */
+
+void abb_session_announce(const abb_sessions_t *sessions, const char *cookie)
+{
+    if (sessions->names) {
+        const char *place = (const char *)place_of(sessions->names, cookie);
+
+        __builtin_prefetch(place, 1);
+        __builtin_prefetch(place + CACHE_LINE, 1);
+    }
+}
+
+/* Whose cookie stands there does not matter here, so it is not compared. */
+static int peek(known_name_t *place, const abb_sessions_t *sessions, name_t *name)
+{
+    int is_known = 0;
+
+    if (take_place(place)) {
+        is_known = place->sessions == sessions;
+        name->key = place->name.key;
+        name->place = place->name.place;
+        give_place(place);
+    }
+    return is_known;
+}
+
+void abb_session_expect(const abb_sessions_t *sessions, const char *cookie)
+{
+    name_t name;
+
+    if (sessions->names && peek(place_of(sessions->names, cookie), sessions, &name)) {
+        abb_store_expect(sessions->store, &name.key, name.place);
+    }
+}
+
+/* ---- cookies ------------------------------------------------------------- */
 
 /* What a cookie comes to. *is_new tells whether that had to be computed. */
 static apr_status_t read_cookie(const abb_sessions_t *sessions, const char *cookie, name_t *name,
@@ -225,7 +272,8 @@ apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie
         return status;
     }
     /* Only what is there takes a place, so strangers with cookies of their own take none. */
-    if (is_new && sessions->names) {
+    if (sessions->names && (is_new || name.place != stored.place)) {
+        name.place = stored.place;
         remember(place_of(sessions->names, cookie), sessions, cookie, &name);
     }
     found = apr_palloc(p, sizeof(*found));

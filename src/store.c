@@ -5,7 +5,15 @@ apr_status_t abb_store_get(const abb_store_t *store, const abb_store_key_t *key,
                            abb_store_parts_t parts, apr_time_t now, abb_store_record_t *record,
                            apr_pool_t *p, abb_error_t *err)
 {
+    record->place = 0;
     return store->methods->get(store->engine, key, parts, now, record, p, err);
+}
+
+void abb_store_expect(const abb_store_t *store, const abb_store_key_t *key, apr_uint32_t place)
+{
+    if (store->methods->expect) {
+        store->methods->expect(store->engine, key, place);
+    }
 }
 
 apr_status_t abb_store_put(const abb_store_t *store, const abb_store_key_t *key,

@@ -276,6 +276,7 @@ static apr_status_t look_up(const abb_segment_t *engine, apr_uint32_t bucket, qu
     if (!number || !abb_segment_is_living(record_at(engine, number), query->now)) {
         return APR_NOTFOUND;
     }
+    record->place = number;
     return read_record(engine, record_at(engine, number), query, record);
 }
 
@@ -335,6 +336,17 @@ static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_pa
         return abb_error_set(err, ABB_ESTORE, "a record of the session store is damaged");
     }
     return status;
+}
+
+/* In a large store each step of a look-up waits for memory. All that it will need at once. */
+static void shm_expect(void *self, const abb_store_key_t *key, apr_uint32_t place)
+{
+    const abb_segment_t *engine = self;
+
+    __builtin_prefetch(&engine->buckets[abb_segment_bucket_of(engine, key)]);
+    if (is_block(engine, place)) {
+        abb_segment_prefetch(record_at(engine, place));
+    }
 }
 
 /* ---- writers ------------------------------------------------------------- */
@@ -613,8 +625,8 @@ static apr_int64_t shm_take_evictions(void *self, apr_time_t now)
 /* ---- opening ------------------------------------------------------------- */
 
 static const abb_store_methods_t methods = {
-    shm_get,     shm_put,  shm_replace, shm_touch,   shm_lease,
-    shm_release, shm_fail, shm_drop,    shm_figures, shm_take_evictions,
+    shm_get,  shm_put,  shm_replace, shm_touch,          shm_lease,  shm_release,
+    shm_fail, shm_drop, shm_figures, shm_take_evictions, shm_expect,
 };
 
 apr_status_t abb_store_shm_open(const abb_store_t **store, void *segment, apr_size_t size,

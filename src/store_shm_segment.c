@@ -130,11 +130,11 @@ static int has_key(const record_block_t *record, const apr_uint64_t words[])
  * together: ask for what a session's open part usually takes all at once, not link
  * by link.
  */
-static void prefetch_record(const record_block_t *record)
+void abb_segment_prefetch(const record_block_t *record)
 {
     const char *block = (const char *)record;
 
-    for (apr_size_t line = 1; line < PREFETCH_LINES; ++line) {
+    for (apr_size_t line = 0; line < PREFETCH_LINES; ++line) {
         __builtin_prefetch(block + line * CACHE_LINE);
     }
 }
@@ -150,7 +150,7 @@ apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket,
     while (is_block(engine, number) && steps-- > 0) {
         const record_block_t *record = record_at(engine, number);
 
-        prefetch_record(record);
+        abb_segment_prefetch(record);
         if (has_key(record, words)) {
             return number;
         }

@@ -211,6 +211,9 @@ apr_uint32_t abb_segment_bucket_of_record(const abb_segment_t *engine,
 apr_uint32_t abb_segment_find(const abb_segment_t *engine, apr_uint32_t bucket,
                               const abb_store_key_t *key);
 
+/* Ask the processor for what a look-up reads of a record. */
+void abb_segment_prefetch(const record_block_t *record);
+
 /* When a record's earlier limit is reached. Safe without the lock. */
 apr_time_t abb_segment_end_of(const record_block_t *record);
 

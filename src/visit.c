@@ -41,12 +41,30 @@ abb_visit_t *abb_visit_of(request_rec *r)
     return visit;
 }
 
+static int has_session_cookie(const abb_visit_t *visit)
+{
+    return visit->cookies.session && visit->cookies.session_length == ABB_SESSION_COOKIE_LENGTH;
+}
+
 void abb_visit_begin(request_rec *r)
 {
     abb_visit_t *visit = abb_visit_of(r);
 
-    if (visit) {
-        abb_request_take_cookies(r, &visit->site->cookies, &visit->cookies);
+    if (!visit) {
+        return;
+    }
+    abb_request_take_cookies(r, &visit->site->cookies, &visit->cookies);
+    if (has_session_cookie(visit)) {
+        abb_session_announce(&visit->site->sessions, visit->cookies.session);
+    }
+}
+
+void abb_visit_expect_session(request_rec *r)
+{
+    const abb_visit_t *visit = abb_visit_find(r);
+
+    if (visit && has_session_cookie(visit)) {
+        abb_session_expect(&visit->site->sessions, visit->cookies.session);
     }
 }
 
@@ -57,7 +75,7 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
     if (visit->session) {
         return APR_SUCCESS;
     }
-    if (!visit->cookies.session || visit->cookies.session_length != ABB_SESSION_COOKIE_LENGTH) {
+    if (!has_session_cookie(visit)) {
         return APR_NOTFOUND;
     }
     memcpy(cookie, visit->cookies.session, ABB_SESSION_COOKIE_LENGTH);

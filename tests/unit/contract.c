@@ -1240,6 +1240,30 @@ static void the_store_does_what_its_model_does(place_t *place)
     check_unknown_or(place, figures_of(place->store).evictions, 0);
     check_whole(place, place->store);
 }
+
+/* What is expected may be gone, elsewhere, or never have been. */
+static void to_expect_a_record_changes_nothing(place_t *place)
+{
+    static const apr_uint32_t places[] = {0, 1, 2, 0x7fffffff, 0x80000000, 0xffffffff};
+    abb_store_record_t record;
+    abb_store_key_t key = make_key(1);
+
+    assert_int_equal(put_small(place, 1), APR_SUCCESS);
+    assert_int_equal(get_at(place, 1, NOW, &record), APR_SUCCESS);
+    abb_store_expect(place->store, &key, record.place);
+    for (size_t i = 0; i < UNIT_COUNT(places); ++i) {
+        abb_store_key_t other = make_key(mix(i));
+
+        abb_store_expect(place->store, &key, places[i]);
+        abb_store_expect(place->store, &other, places[i]);
+    }
+    assert_int_equal(status_at(place, 1, NOW), APR_SUCCESS);
+    assert_int_equal(drop_at(place, 1), APR_SUCCESS);
+    abb_store_expect(place->store, &key, record.place);
+    assert_int_equal(status_at(place, 1, NOW), APR_NOTFOUND);
+    check_whole(place, place->store);
+}
+
 /* ---- all of them --------------------------------------------------------- */
 
 #define CONTRACT(function)     \
@@ -1291,6 +1315,7 @@ static const contract_t contracts[] = {
     CONTRACT(keys_alike_are_told_apart),
     CONTRACT(many_records_share_few_chains),
     SIZED(figures_follow_what_happens),
+    CONTRACT(to_expect_a_record_changes_nothing),
     CONTRACT(the_store_does_what_its_model_does),
 };
 static void run_contract(void **state)

@@ -31,6 +31,10 @@ typedef struct {
     const void *open;
     apr_size_t open_size;
     abb_store_key_t key;
+    /* What the last expectation said, and how many there were. */
+    int expects;
+    abb_store_key_t expected;
+    apr_uint32_t expected_place;
 } probe_t;
 
 static apr_status_t probe_get(void *engine, const abb_store_key_t *key, abb_store_parts_t parts,
@@ -126,9 +130,19 @@ static apr_int64_t probe_take_evictions(void *engine, apr_time_t now)
     return abb_store_take_evictions(((probe_t *)engine)->inner, now);
 }
 
+static void probe_expect(void *engine, const abb_store_key_t *key, apr_uint32_t at)
+{
+    probe_t *probe = engine;
+
+    ++probe->expects;
+    probe->expected = *key;
+    probe->expected_place = at;
+    abb_store_expect(probe->inner, key, at);
+}
+
 static const abb_store_methods_t probe_methods = {
-    probe_get,     probe_put,  probe_replace, probe_touch,   probe_lease,
-    probe_release, probe_fail, probe_drop,    probe_figures, probe_take_evictions};
+    probe_get,  probe_put,  probe_replace, probe_touch,          probe_lease, probe_release,
+    probe_fail, probe_drop, probe_figures, probe_take_evictions, probe_expect};
 
 /* ---- a site -------------------------------------------------------------- */
 
@@ -366,6 +380,54 @@ static void names_that_share_a_place_are_told_apart(void **state)
     assert_int_equal(try_find(place, apr_pstrcat(place->p, cookie, "A", NULL), NOW), APR_NOTFOUND);
 }
 
+/* Returns how often the store was told to expect something. */
+static int expect(place_t *place, const abb_sessions_t *sessions, const char *cookie)
+{
+    place->probe.expects = 0;
+    abb_session_announce(sessions, cookie);
+    abb_session_expect(sessions, cookie);
+    return place->probe.expects;
+}
+
+static void a_session_that_came_lately_can_be_expected(void **state)
+{
+    place_t *place = *state;
+    abb_record_private_t part = make_private();
+    abb_session_t *session;
+    const char *cookie = create(place, &session);
+    apr_uint32_t first;
+
+    assert_int_equal(expect(place, &place->sessions, cookie), 0);
+    place->sessions.names = abb_session_names_create(place->p);
+    assert_int_equal(expect(place, &place->sessions, cookie), 0);
+    find(place, cookie, NOW);
+    assert_int_equal(expect(place, &place->sessions, cookie), 1);
+    assert_memory_equal(&place->probe.expected, &session->key, sizeof(session->key));
+    assert_int_not_equal(place->probe.expected_place, 0);
+    /* A record that is replaced is elsewhere, and found there from the next look on. */
+    first = place->probe.expected_place;
+    session = find(place, cookie, NOW);
+    assert_int_equal(abb_session_replace(&place->sessions, session, &part, NOW, place->p, NULL),
+                     APR_SUCCESS);
+    find(place, cookie, NOW);
+    assert_int_equal(expect(place, &place->sessions, cookie), 1);
+    assert_int_not_equal(place->probe.expected_place, first);
+    find(place, cookie, NOW);
+}
+
+static void a_session_is_expected_at_its_own_site_only(void **state)
+{
+    place_t *place = *state;
+    const char *cookie = create(place, NULL);
+    abb_sessions_t other;
+
+    place->sessions.names = abb_session_names_create(place->p);
+    other = place->sessions;
+    find(place, cookie, NOW);
+    assert_int_equal(expect(place, &other, cookie), 0);
+    assert_int_equal(expect(place, &place->sessions, cookie), 1);
+}
+
 #define FINDERS 8
 #define FINDER_ROUNDS 2000
 
@@ -385,6 +447,8 @@ static void *find_all(void *data)
         const char *cookie = finder->cookies[i % finder->count];
         abb_session_t *session = NULL;
 
+        abb_session_announce(finder->sessions, cookie);
+        abb_session_expect(finder->sessions, cookie);
         finder->wrong +=
             abb_session_find(finder->sessions, cookie, NOW, &session, finder->p, NULL) !=
                 APR_SUCCESS ||
@@ -1002,6 +1066,8 @@ int main(void)
         PLACE_TEST(a_known_name_is_looked_up_each_time),
         PLACE_TEST(a_name_is_known_at_its_own_site_only),
         PLACE_TEST(names_that_share_a_place_are_told_apart),
+        PLACE_TEST(a_session_that_came_lately_can_be_expected),
+        PLACE_TEST(a_session_is_expected_at_its_own_site_only),
         PLACE_TEST(threads_share_the_names),
         PLACE_TEST(finding_opens_nothing),
         PLACE_TEST(each_session_has_an_id_of_its_own),
