@@ -66,8 +66,9 @@ apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *clie
 
 /*
  * Make a child's names. What they hold depends on cookie and site alone; whether
- * there is such a session is for the store to say, each time. Lifetime: p, wiped
- * with it. Threads: all of the child use it; none waits for another.
+ * there is such a session is for the store to say, each time. NULL when there is
+ * no memory. Lifetime: p, given back to the system with it. Threads: all of the
+ * child use it; none waits for another.
  */
 abb_session_names_t *abb_session_names_create(apr_pool_t *p);
 

@@ -96,14 +96,14 @@ struct abb_session_names_t {
 _Static_assert(sizeof(known_name_t) == 2 * CACHE_LINE || sizeof(void *) != 8,
                "a name takes two lines of the cache");
 
+/* The system wipes what it takes back. To do it here would first take all of the memory. */
 static apr_status_t end_names(void *names)
 {
-    abb_crypto_wipe(names, sizeof(abb_session_names_t));
     munmap(names, sizeof(abb_session_names_t));
     return APR_SUCCESS;
 }
 
-/* Memory of its own, since the system gives none of it before it is written to. */
+/* Memory of its own, since the system gives each page of it only when it is used. */
 abb_session_names_t *abb_session_names_create(apr_pool_t *p)
 {
     abb_session_names_t *names =
@@ -131,6 +131,12 @@ static int take_place(known_name_t *place)
     return __atomic_exchange_n(&place->is_taken, 1, __ATOMIC_ACQUIRE) == 0;
 }
 
+/* A place of nobody's is only read: cookies that nobody was given change nothing here. */
+static int take_place_of(known_name_t *place, const abb_sessions_t *sessions)
+{
+    return __atomic_load_n(&place->sessions, __ATOMIC_RELAXED) == sessions && take_place(place);
+}
+
 static void give_place(known_name_t *place)
 {
     __atomic_store_n(&place->is_taken, 0, __ATOMIC_RELEASE);
@@ -141,7 +147,7 @@ static int recall(known_name_t *place, const abb_sessions_t *sessions, const cha
 {
     int is_known = 0;
 
-    if (take_place(place)) {
+    if (take_place_of(place, sessions)) {
         is_known = place->sessions == sessions &&
                    abb_crypto_equal(place->cookie, cookie, sizeof(place->cookie));
         if (is_known) {
@@ -156,7 +162,7 @@ static void remember(known_name_t *place, const abb_sessions_t *sessions, const 
                      const name_t *name)
 {
     if (take_place(place)) {
-        place->sessions = sessions;
+        __atomic_store_n(&place->sessions, sessions, __ATOMIC_RELAXED);
         memcpy(place->cookie, cookie, sizeof(place->cookie));
         place->name = *name;
         give_place(place);
@@ -180,7 +186,7 @@ static int peek(known_name_t *place, const abb_sessions_t *sessions, name_t *nam
 {
     int is_known = 0;
 
-    if (take_place(place)) {
+    if (take_place_of(place, sessions)) {
         is_known = place->sessions == sessions;
         name->key = place->name.key;
         name->place = place->name.place;
