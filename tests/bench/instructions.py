@@ -45,6 +45,7 @@ class Kind:
 
 KINDS = [
     Kind("open", "open page, the cookie is sent", place.OPEN, 1, 200),
+    Kind("ruled", "open page, by a rule of its own", place.RULED, 1, 200, "open"),
     Kind("session", "session, Require bitbucket-workspace", place.TEAM, 1, 200, "open", 1.25),
     Kind("valid_user", "session, Require valid-user", place.ANY, 1, 200, "open", 1.25),
     Kind("open_anonymous", "open page, no cookie", place.OPEN, 0, 200),

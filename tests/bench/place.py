@@ -41,14 +41,20 @@ BROWSER_HEADERS = {
     "Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "none", "Sec-Fetch-User": "?1",
 }
 OPEN, TEAM, REDIRECT, ANY = "/open/page.html", "/team/page.html", "/away/page.html", "/any/page.html"
+# Open to all, but by a rule of its own: what httpd itself takes for a place that has rules.
+RULED = "/ruled/page.html"
 SITE = f"""Alias /open "${{CONTENT}}"
 Alias /team "${{CONTENT}}"
 Alias /any "${{CONTENT}}"
+Alias /ruled "${{CONTENT}}"
 Redirect 302 /away "http://localhost/somewhere/else"
 <Location /team>
     AuthType Bitbucket
     AuthName "Measured"
     Require bitbucket-workspace {WORKSPACE}
+</Location>
+<Location /ruled>
+    Require all granted
 </Location>
 <Location /any>
     AuthType Bitbucket

@@ -184,7 +184,8 @@ def request_plot(figures: Figures) -> str | None:
     for name in ("pages", "live_sessions", "cluster", "other_modules"):
         for item in figures["requests"].get(name, []):
             if item.get("ratio") and str(item["base"]).startswith("open") and not item["name"].startswith(("redirect", "anonymous")):
-                rows.append(Bar(item["title"], item["ratio"], f"{item['ratio']:.2f}", name != "other_modules", item["limit"]))
+                is_ours = name != "other_modules" and item["name"] != "ruled"
+                rows.append(Bar(item["title"], item["ratio"], f"{item['ratio']:.2f}", is_ours, item["limit"]))
     return bars("Requests per second, open page of the same httpd = 1", rows) if len(rows) > 1 else None
 
 

@@ -72,12 +72,13 @@ def pages(run: Run) -> list[Result]:
     with place.protected(run.simulator, wrapper=run.wrapper) as httpd:
         cookies = [place.sign_in(httpd)]
         opened = Contender("open", "open page, the cookie is sent", httpd, place.OPEN, 200, cookies)
+        ruled = Contender("ruled", "open page, by a rule of its own", httpd, place.RULED, 200, cookies)
         session = Contender("session", "session, Require bitbucket-workspace", httpd, place.TEAM, 200, cookies)
         plain = Contender("open_anonymous", "open page, no cookie", httpd, place.OPEN, 200)
         anonymous = Contender("anonymous", "no session: ticket and redirect", httpd, place.TEAM, 302)
         redirect = Contender("redirect", "open redirect of mod_alias", httpd, place.REDIRECT, 302)
-        run.compare([opened, session, plain, anonymous, redirect])
-        return [result_of(opened, None), result_of(session, opened, 0.95), result_of(plain, None),
+        run.compare([opened, ruled, session, plain, anonymous, redirect])
+        return [result_of(opened, None), result_of(ruled, opened), result_of(session, opened, 0.95), result_of(plain, None),
                 result_of(anonymous, plain), result_of(redirect, plain),
                 {**result_of(anonymous, redirect), "name": "anonymous_redirect",
                  "title": "ticket and redirect, against mod_alias' redirect"}]

@@ -44,7 +44,7 @@ EXTENTS = {extent.name: extent for extent in (
     Extent("full", [], request_bench.FULL, 1000, 20_000, (1_000, 10_000, 100_000, 1_000_000)),
     Extent("quick", ["quick"], request_bench.QUICK, 200, 2_000, (1_000, 100_000)),
     Extent("smoke", ["quick"], request_bench.SMOKE, 20, 1_000, (1_000, 2_000)))}
-STORE_MEASURES = ("lookup", "processes", "full", "memory", "import", "recovery")
+STORE_MEASURES = ("lookup", "apart", "processes", "full", "memory", "import", "recovery")
 Figures = dict[str, Any]
 
 

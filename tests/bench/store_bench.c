@@ -5,7 +5,7 @@
  * Times of one process are its own CPU time, so that the neighbours on the machine
  * count little; times in which somebody waits are by the clock on the wall.
  *
- *   store_bench lookup|processes|full|memory|import|recovery [quick]
+ *   store_bench lookup|apart|processes|full|memory|import|recovery [quick]
  *   store_bench fill FILE SESSIONS CLIENT_ID ORIGIN SESSION_KEY    a store for httpd
  *   store_bench cookies SESSIONS COUNT                            some of its cookies
  *   store_bench prepare FILE SESSIONS                             a store for count
@@ -217,6 +217,93 @@ static void measure_lookup(apr_pool_t *p)
     }
     for (int i = count - 1; i >= 0; --i) {
         print_table(&tables[i], &tables[0], rounds, p);
+    }
+}
+
+/* ---- lookups with other work between them --------------------------------- */
+
+#define REST_SIZE MEGABYTE
+#define CACHE_LINE 64
+
+/* What all else in a request does to the processor's caches. */
+static void do_the_rest(const volatile char *memory)
+{
+    for (apr_size_t i = 0; i < REST_SIZE; i += CACHE_LINE) {
+        (void)memory[i];
+    }
+    getppid();
+}
+
+static void pass(double seconds)
+{
+    double end = wall_seconds() + seconds;
+
+    while (wall_seconds() < end) {
+    }
+}
+
+/* As a request does it, with as much time as there is at least. */
+static void expect(const bench_store_t *store, const char *cookie)
+{
+    abb_session_announce(&store->sessions, cookie);
+    pass(0.5e-6);
+    abb_session_expect(&store->sessions, cookie);
+    pass(2e-6);
+}
+
+/* Median of the nanoseconds from cookie to account, each by itself. */
+static double time_apart(const bench_store_t *store, const choice_t *choice, int is_expected,
+                         apr_pool_t *p)
+{
+    double *times = apr_palloc(p, sizeof(*times) * (apr_size_t)choice->count);
+    char *memory = memset(apr_palloc(p, REST_SIZE), 1, REST_SIZE);
+    abb_session_t *session;
+    apr_pool_t *temporary;
+
+    apr_pool_create(&temporary, p);
+    for (int i = 0; i < choice->count; ++i) {
+        double started;
+
+        do_the_rest(memory);
+        if (is_expected) {
+            expect(store, choice->cookies[i]);
+        }
+        started = wall_seconds();
+        bench_must(abb_session_find(&store->sessions, choice->cookies[i], store->now, &session,
+                                    temporary, NULL),
+                   "a session");
+        times[i] = (wall_seconds() - started) * 1e9;
+        apr_pool_clear(temporary);
+    }
+    return median(times, choice->count);
+}
+
+static void measure_apart_in(bench_store_t *store, apr_uint64_t sessions, choice_t *choice,
+                             apr_pool_t *p)
+{
+    apr_uint64_t state = 1;
+    double hashed;
+    double known;
+
+    choose(choice, store, sessions, &state);
+    time_apart(store, choice, 0, p);
+    hashed = time_apart(store, choice, 0, p);
+    store->sessions.names = abb_session_names_create(p);
+    time_apart(store, choice, 0, p);
+    known = time_apart(store, choice, 0, p);
+    printf("{\"measure\":\"apart\",\"sessions\":%" APR_UINT64_T_FMT
+           ",\"hashed_ns\":%.1f,\"known_ns\":%.1f,\"expected_ns\":%.1f}\n",
+           sessions, hashed, known, time_apart(store, choice, 1, p));
+}
+
+static void measure_apart(apr_pool_t *p)
+{
+    table_t tables[TABLES_MAX];
+    int count = create_tables(tables, 1, p);
+    choice_t *choice = create_choice(quick ? 2000 : 20000, p);
+
+    for (int i = 0; i < count; ++i) {
+        measure_apart_in(tables[i].store, tables[i].sessions, choice, p);
     }
 }
 
@@ -804,6 +891,7 @@ typedef struct {
 
 static const command_t commands[] = {
     {"lookup", measure_lookup, NULL, 0},
+    {"apart", measure_apart, NULL, 0},
     {"processes", measure_processes, NULL, 0},
     {"full", measure_full, NULL, 0},
     {"memory", measure_memory, NULL, 0},

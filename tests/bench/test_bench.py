@@ -43,7 +43,7 @@ def test_table_on_the_terminal(run, figures):
     assert f"{sum(row.good is True for row in rows)} good, {sum(row.good is False for row in rows)} missed" in run.stdout
 
 
-@pytest.mark.parametrize("measure", ["lookup", "processes", "full", "memory", "import", "recovery"])
+@pytest.mark.parametrize("measure", ["lookup", "apart", "processes", "full", "memory", "import", "recovery"])
 def test_store(figures, measure):
     found = [item for item in figures["store"] if item["measure"] == measure]
     assert found

@@ -110,6 +110,14 @@ def lookups(figures: Figures) -> Iterator[Row]:
                       f"<= {limit:.2f} x" if last else "", _at_most(ratio, limit) if last else None)
 
 
+def lookups_apart(figures: Figures) -> Iterator[Row]:
+    group = "a lookup with other work before it"
+    for name, title in (("hashed", "the cookie is hashed"), ("known", "the cookie is remembered"),
+                        ("expected", "and the record was asked for ahead")):
+        for item in sorted(_store(figures, "apart"), key=lambda item: item["sessions"]):
+            yield Row(group, f"{title}, {item['sessions']:,}", f"{item[name + '_ns']:,.0f} ns")
+
+
 def processes(figures: Figures) -> Iterator[Row]:
     for item in _store(figures, "processes"):
         group = f"several processes, {item['sessions']:,} live sessions"
@@ -153,7 +161,7 @@ def start_and_recovery(figures: Figures) -> Iterator[Row]:
 
 
 PARTS: tuple[Callable[[Figures], Iterator[Row]], ...] = (
-    instructions, requests, lookups, processes, full, memory, start_and_recovery)
+    instructions, requests, lookups, lookups_apart, processes, full, memory, start_and_recovery)
 
 
 def rows(figures: Figures) -> list[Row]:
