@@ -117,10 +117,10 @@ static void start_child(apr_pool_t *pchild, server_rec *s)
         return;
     }
     abb_reply_init();
-    shared.names = abb_session_names_create(pchild);
     /* 0 threads in a process means that its only one serves. */
     ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &shared.processes);
     ap_mpm_query(AP_MPMQ_MAX_THREADS, &shared.threads);
+    shared.names = abb_session_names_create(shared.threads, pchild);
     status = abb_memory_start_child(pchild);
     if (status == APR_SUCCESS) {
         status = abb_http_create(&shared.http, pchild);

@@ -65,12 +65,12 @@ apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *clie
                                       const char *origin, apr_pool_t *p, abb_error_t *err);
 
 /*
- * Make a child's names. What they hold depends on cookie and site alone; whether
+ * Make the names of a child of so many threads. What they hold depends on cookie and site alone; whether
  * there is such a session is for the store to say, each time. NULL when there is
  * no memory. Lifetime: p, given back to the system with it. Threads: all of the
  * child use it; none waits for another.
  */
-abb_session_names_t *abb_session_names_create(apr_pool_t *p);
+abb_session_names_t *abb_session_names_create(int threads, apr_pool_t *p);
 
 /*
  * Say that the session of a cookie's value, of the right length at least, will

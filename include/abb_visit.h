@@ -41,12 +41,12 @@ typedef struct abb_visit_t {
     apr_interval_time_t stale;
     /* What the decision rests on. */
     abb_visit_basis_t basis;
-    /* Why a rule could not be decided; status APR_SUCCESS when all could. */
-    abb_error_t trouble;
     /* The last rule that said no, in plain words, or NULL. */
     const char *refused_by;
     /* The nested run of the access rules is under way. */
     int is_deciding;
+    /* Why a rule could not be decided; status APR_SUCCESS when all could. Stays last. */
+    abb_error_t trouble;
 } abb_visit_t;
 
 /*

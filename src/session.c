@@ -74,9 +74,11 @@ static void set_name(abb_session_t *session, const name_t *name)
 
 /* ---- names that came lately ---------------------------------------------- */
 
-/* How many a child remembers, in bits: 8 MiB of memory when all are in use. */
-#define NAME_BITS 16
-#define NAMES (1 << NAME_BITS)
+/* How many a child remembers, in bits: half a MiB for one thread, 8 MiB for 32 and more. */
+#define NAME_BITS_MIN 12
+#define NAME_BITS_MAX 16
+/* A child of many threads sees many visitors; there are few such children. */
+#define NAMES_PER_THREAD 2048
 #define CACHE_LINE 64
 
 /* Two lines of the processor's cache, and no byte more. */
@@ -90,26 +92,43 @@ typedef struct {
 } known_name_t;
 
 struct abb_session_names_t {
-    known_name_t places[NAMES];
+    int bits;
+    known_name_t *places;
+    apr_size_t size;
 };
 
 _Static_assert(sizeof(known_name_t) == 2 * CACHE_LINE || sizeof(void *) != 8,
                "a name takes two lines of the cache");
 
 /* The system wipes what it takes back. To do it here would first take all of the memory. */
-static apr_status_t end_names(void *names)
+static apr_status_t end_names(void *data)
 {
-    munmap(names, sizeof(abb_session_names_t));
+    abb_session_names_t *names = data;
+
+    munmap(names->places, names->size);
     return APR_SUCCESS;
 }
 
-/* Memory of its own, since the system gives each page of it only when it is used. */
-abb_session_names_t *abb_session_names_create(apr_pool_t *p)
+static int bits_for(int threads)
 {
-    abb_session_names_t *names =
-        mmap(NULL, sizeof(*names), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int bits = NAME_BITS_MIN;
 
-    if (names == MAP_FAILED) {
+    while (bits < NAME_BITS_MAX && (1 << bits) < threads * NAMES_PER_THREAD) {
+        ++bits;
+    }
+    return bits;
+}
+
+/* Memory of its own, since the system gives each page of it only when it is used. */
+abb_session_names_t *abb_session_names_create(int threads, apr_pool_t *p)
+{
+    abb_session_names_t *names = apr_pcalloc(p, sizeof(*names));
+
+    names->bits = bits_for(threads);
+    names->size = sizeof(known_name_t) << names->bits;
+    names->places =
+        mmap(NULL, names->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (names->places == MAP_FAILED) {
         return NULL;
     }
     apr_pool_cleanup_register(p, names, end_names, apr_pool_cleanup_null);
@@ -122,7 +141,7 @@ static known_name_t *place_of(abb_session_names_t *names, const char *cookie)
     apr_uint32_t word;
 
     memcpy(&word, cookie, sizeof(word));
-    return &names->places[word * 2654435761u >> (32 - NAME_BITS)];
+    return &names->places[word * 2654435761u >> (32 - names->bits)];
 }
 
 /* Whoever finds a place taken goes without, so nobody ever waits. */

@@ -4,6 +4,8 @@
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_log.h>
+#include <stddef.h>
+#include <string.h>
 
 #include "abb_log.h"
 #include "abb_news.h"
@@ -33,7 +35,10 @@ abb_visit_t *abb_visit_of(request_rec *r)
     if (visit || !site) {
         return visit;
     }
-    visit = apr_pcalloc(r->pool, sizeof(*visit));
+    visit = apr_palloc(r->pool, sizeof(*visit));
+    /* The sentence of an error needs no zeroes; it is the last and the largest. */
+    memset(visit, 0, offsetof(abb_visit_t, trouble));
+    abb_error_clear(&visit->trouble);
     visit->pool = r->pool;
     visit->site = site;
     visit->now = apr_time_now();

@@ -288,7 +288,7 @@ static void measure_apart_in(bench_store_t *store, apr_uint64_t sessions, choice
     choose(choice, store, sessions, &state);
     time_apart(store, choice, 0, p);
     hashed = time_apart(store, choice, 0, p);
-    store->sessions.names = abb_session_names_create(p);
+    store->sessions.names = abb_session_names_create(32, p);
     time_apart(store, choice, 0, p);
     known = time_apart(store, choice, 0, p);
     printf("{\"measure\":\"apart\",\"sessions\":%" APR_UINT64_T_FMT

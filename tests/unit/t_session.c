@@ -314,7 +314,7 @@ static void a_name_that_came_lately_is_not_made_anew(void **state)
     const char *cookie = create(place, NULL);
     const char *later = create(place, NULL);
 
-    place->sessions.names = abb_session_names_create(place->p);
+    place->sessions.names = abb_session_names_create(1, place->p);
     find(place, cookie, NOW);
     place->sessions.audience_hash[0] ^= 1;
     find(place, cookie, NOW);
@@ -329,7 +329,7 @@ static void a_known_name_is_looked_up_each_time(void **state)
     abb_session_t *session;
     const char *cookie = create(place, &session);
 
-    place->sessions.names = abb_session_names_create(place->p);
+    place->sessions.names = abb_session_names_create(1, place->p);
     find(place, cookie, NOW);
     place->probe.gets = 0;
     find(place, cookie, NOW);
@@ -347,7 +347,7 @@ static void a_name_is_known_at_its_own_site_only(void **state)
     abb_sessions_t other;
     abb_session_t *session;
 
-    place->sessions.names = abb_session_names_create(place->p);
+    place->sessions.names = abb_session_names_create(1, place->p);
     other = place->sessions;
     set_audience(&other, "key", "https://other.example.com", place->p);
     for (int i = 0; i < 3; ++i) {
@@ -364,7 +364,7 @@ static void names_that_share_a_place_are_told_apart(void **state)
     const char *cookie = create(place, NULL);
     char *other = apr_pstrdup(place->p, cookie);
 
-    place->sessions.names = abb_session_names_create(place->p);
+    place->sessions.names = abb_session_names_create(1, place->p);
     for (int i = 4; i < ABB_SESSION_COOKIE_LENGTH; ++i) {
         find(place, cookie, NOW);
         other[i] = other[i] == 'A' ? 'B' : 'A';
@@ -398,7 +398,7 @@ static void a_session_that_came_lately_can_be_expected(void **state)
     apr_uint32_t first;
 
     assert_int_equal(expect(place, &place->sessions, cookie), 0);
-    place->sessions.names = abb_session_names_create(place->p);
+    place->sessions.names = abb_session_names_create(1, place->p);
     assert_int_equal(expect(place, &place->sessions, cookie), 0);
     find(place, cookie, NOW);
     assert_int_equal(expect(place, &place->sessions, cookie), 1);
@@ -421,7 +421,7 @@ static void a_session_is_expected_at_its_own_site_only(void **state)
     const char *cookie = create(place, NULL);
     abb_sessions_t other;
 
-    place->sessions.names = abb_session_names_create(place->p);
+    place->sessions.names = abb_session_names_create(1, place->p);
     other = place->sessions;
     find(place, cookie, NOW);
     assert_int_equal(expect(place, &other, cookie), 0);
@@ -469,7 +469,7 @@ static void threads_share_the_names(void **state)
     for (apr_size_t i = 0; i < UNIT_COUNT(cookies); ++i) {
         cookies[i] = create(place, NULL);
     }
-    place->sessions.names = abb_session_names_create(place->p);
+    place->sessions.names = abb_session_names_create(1, place->p);
     /* The probe counts without a lock. */
     place->sessions.store = place->probe.inner;
     for (int i = 0; i < FINDERS; ++i) {
