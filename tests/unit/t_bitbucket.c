@@ -889,6 +889,184 @@ static void a_later_page_that_fails_makes_the_answer_unusable(void **state)
     assert_int_equal(outcome.status, ABB_EUPSTREAM);
 }
 
+/* ---- whether to ask, and once more --------------------------------------- */
+
+static void give_traffic(site_t *site)
+{
+    site->bitbucket.traffic =
+        abb_traffic_create(apr_pcalloc(site->p, abb_traffic_size()), "key", NULL, NULL, site->p);
+}
+
+static void add_failing(site_t *site, const char *wanted, int status, int times)
+{
+    server_rule_t rule = server_json(wanted, status, PLAIN, site->p);
+
+    rule.times = times;
+    server_add(site->server, rule);
+}
+
+static void a_read_without_an_answer_is_sent_once_more(void **state)
+{
+    static const int codes[] = {500, 502, 503, 504};
+    site_t *site = *state;
+
+    site->bitbucket.retry_pause = apr_time_from_msec(1);
+    for (apr_size_t i = 0; i < UNIT_COUNT(codes); ++i) {
+        int before = server_count(site->server, targets[PERMISSION]);
+        outcome_t outcome;
+
+        server_forget_rules(site->server);
+        add_failing(site, targets[PERMISSION], codes[i], 1);
+        site_add_ada(site);
+        outcome = ask_grant(site, "acme");
+        assert_int_equal(outcome.status, APR_SUCCESS);
+        assert_int_equal(outcome.grant.role, ABB_ROLE_OWNER);
+        assert_int_equal(server_count(site->server, targets[PERMISSION]) - before, 2);
+    }
+}
+
+static void it_is_sent_no_third_time(void **state)
+{
+    site_t *site = *state;
+
+    site->bitbucket.retry_pause = apr_time_from_msec(1);
+    server_add_json(site->server, targets[PERMISSION], 503, PLAIN);
+    assert_int_equal(ask_grant(site, "acme").status, ABB_EUPSTREAM);
+    assert_int_equal(server_count(site->server, ""), 2);
+}
+
+static void what_was_answered_is_not_asked_again(void **state)
+{
+    static const char *const workspaces[] = {"acme"};
+    static const int codes[] = {401, 403, 404, 429};
+    site_t *site = *state;
+    outcome_t outcome;
+
+    site->bitbucket.retry_pause = apr_time_from_msec(1);
+    for (apr_size_t i = 0; i < UNIT_COUNT(codes); ++i) {
+        int before = server_count(site->server, "");
+
+        server_forget_rules(site->server);
+        server_add_json(site->server, targets[PERMISSION], codes[i], PLAIN);
+        ask_grant(site, "acme");
+        assert_int_equal(server_count(site->server, "") - before, 1);
+    }
+    server_forget_rules(site->server);
+    add_failing(site, targets[USER], 500, 1);
+    site_add_ada(site);
+    outcome = ask_visitor(site, workspaces, 1);
+    assert_int_equal(outcome.status, APR_SUCCESS);
+    assert_int_equal(server_count(site->server, targets[EMAILS]), 1);
+}
+
+static void codes_and_tokens_are_sent_once(void **state)
+{
+    site_t *site = *state;
+
+    site->bitbucket.retry_pause = apr_time_from_msec(1);
+    server_add_json(site->server, SITE_POST_TOKEN, 503, PLAIN);
+    assert_int_equal(ask_tokens(site, CODE).status, ABB_EUPSTREAM);
+    assert_int_equal(ask_tokens(site, REFRESH).status, ABB_EUPSTREAM);
+    assert_int_equal(server_count(site->server, ""), 2);
+}
+
+/* The time limit is for both tries together. */
+static void a_slow_bitbucket_is_not_asked_again(void **state)
+{
+    site_t *site = *state;
+    apr_time_t start = apr_time_now();
+
+    site->bitbucket.retry_pause = apr_time_from_msec(200);
+    site->bitbucket.http_settings.total_timeout = apr_time_from_msec(500);
+    server_add(site->server, server_ending(targets[PERMISSION], SERVER_HANG));
+    assert_int_equal(ask_grant(site, "acme").status, ABB_EUPSTREAM);
+    assert_true(apr_time_now() - start < apr_time_from_sec(3));
+    assert_int_equal(server_count(site->server, ""), 1);
+}
+
+static void after_five_failures_nobody_is_asked(void **state)
+{
+    site_t *site = *state;
+    outcome_t outcome;
+
+    give_traffic(site);
+    server_add_json(site->server, "*", 503, PLAIN);
+    for (int i = 0; i < 5; ++i) {
+        assert_int_equal(ask_grant(site, "acme").status, ABB_EUPSTREAM);
+    }
+    outcome = ask_grant(site, "acme");
+    assert_int_equal(outcome.status, ABB_EUPSTREAM);
+    assert_true(outcome.err.retry_after > 0);
+    outcome = ask_tokens(site, REFRESH);
+    assert_int_equal(outcome.status, ABB_EUPSTREAM);
+    assert_true(outcome.err.retry_after > 0);
+    assert_int_equal(ask_visitor(site, NULL, 0).status, ABB_EUPSTREAM);
+    assert_int_equal(server_count(site->server, ""), 5);
+}
+
+/* One answer of several proves that Bitbucket is there; so do a no and a refusal. */
+static void any_answer_counts_as_one(void **state)
+{
+    static const char *const workspaces[] = {"acme", "beta"};
+    static const int codes[] = {401, 403, 404, 410, 429};
+    site_t *site = *state;
+
+    give_traffic(site);
+    site_add_ada(site);
+    server_add_json(site->server, site_permission("beta", site->p), 500, PLAIN);
+    for (int i = 0; i < 8; ++i) {
+        assert_int_equal(ask_visitor(site, workspaces, 2).status, ABB_EUPSTREAM);
+    }
+    assert_int_equal(server_count(site->server, targets[EMAILS]), 8);
+    for (apr_size_t i = 0; i < UNIT_COUNT(codes); ++i) {
+        give_traffic(site);
+        server_forget_rules(site->server);
+        server_add_json(site->server, "*", codes[i], PLAIN);
+        for (int j = 0; j < 6; ++j) {
+            outcome_t outcome = ask_grant(site, "acme");
+
+            assert_true(codes[i] == 429 || outcome.err.retry_after == 0);
+        }
+    }
+}
+
+static void pages_that_are_no_api_are_no_answer(void **state)
+{
+    site_t *site = *state;
+
+    give_traffic(site);
+    server_add(site->server, server_answer("*", 200, "Content-Type: text/html\r\n",
+                                           "<html>back soon</html>", site->p));
+    for (int i = 0; i < 6; ++i) {
+        assert_int_equal(ask_grant(site, "acme").status, ABB_EUPSTREAM);
+    }
+    assert_int_equal(server_count(site->server, ""), 5);
+}
+
+static void a_limited_account_is_left_alone(void **state)
+{
+    abb_bitbucket_question_t other = {.uuid = SITE_WORKSPACE};
+    site_t *site = *state;
+    outcome_t outcome;
+
+    give_traffic(site);
+    server_add(site->server,
+               server_answer(targets[PERMISSION], 429, "Retry-After: 30\r\n", "", site->p));
+    assert_int_equal(ask_grant(site, "acme").status, ABB_ELIMIT);
+    outcome = ask_grant(site, "acme");
+    assert_int_equal(outcome.status, ABB_ELIMIT);
+    assert_in_range(outcome.err.retry_after, apr_time_from_sec(25), apr_time_from_sec(30));
+    assert_int_equal(ask_tokens(site, REFRESH).status, ABB_ELIMIT);
+    assert_int_equal(server_count(site->server, ""), 1);
+    /* Another account, and a stranger. */
+    server_forget_rules(site->server);
+    site_add_ada(site);
+    other.user = 1;
+    fetch(site, &other, &outcome);
+    assert_int_equal(outcome.status, ABB_EIDENTITY);
+    assert_int_equal(ask_visitor(site, NULL, 0).status, APR_SUCCESS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -926,6 +1104,15 @@ int main(void)
         SITE_TEST(the_first_page_is_not_asked_for_again),
         SITE_TEST(endless_pages_are_refused),
         SITE_TEST(a_later_page_that_fails_makes_the_answer_unusable),
+        SITE_TEST(a_read_without_an_answer_is_sent_once_more),
+        SITE_TEST(it_is_sent_no_third_time),
+        SITE_TEST(what_was_answered_is_not_asked_again),
+        SITE_TEST(codes_and_tokens_are_sent_once),
+        SITE_TEST(a_slow_bitbucket_is_not_asked_again),
+        SITE_TEST(after_five_failures_nobody_is_asked),
+        SITE_TEST(any_answer_counts_as_one),
+        SITE_TEST(pages_that_are_no_api_are_no_answer),
+        SITE_TEST(a_limited_account_is_left_alone),
     };
 
     return cmocka_run_group_tests(tests, site_begin, unit_end);

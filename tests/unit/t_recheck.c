@@ -1,5 +1,5 @@
 /*
- * t_recheck: one question at a time for one session, with a token that is good.
+ * t_recheck: one who asks at a time for one session, with a token that is good.
  *
  * This room looks at the clock itself, so sessions here begin now.
  */
@@ -1009,6 +1009,305 @@ static void the_lease_outlives_the_longest_job(void **state)
     assert_true(leased_for >= 5 * SECONDS(10));
 }
 
+/* ---- the account --------------------------------------------------------- */
+
+#define OTHER_USER_BODY \
+    "{\"type\":\"user\",\"uuid\":\"{0b01f37b-b1b2-40c5-8c5e-1a39f4b5e645}\",\"username\":\"bob\"}"
+
+static outcome_t ask_more(site_t *site, const char *cookie, const abb_recheck_question_t *question,
+                          abb_recheck_manner_t manner)
+{
+    abb_recheck_t recheck = {&site->sessions, &site->bitbucket};
+    outcome_t outcome;
+
+    memset(&outcome, 0, sizeof(outcome));
+    abb_error_clear(&outcome.err);
+    outcome.session = find(site, cookie, site->p);
+    assert_non_null(outcome.session);
+    outcome.status = abb_recheck_session(&recheck, outcome.session, question, manner,
+                                         &outcome.notes, site->p, &outcome.err);
+    return outcome;
+}
+
+static outcome_t ask_account(site_t *site, const char *cookie)
+{
+    abb_recheck_question_t question = {1, NULL, 0, apr_time_now()};
+
+    return ask_more(site, cookie, &question, ABB_RECHECK_WAIT);
+}
+
+static void the_account_is_renewed(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    apr_time_t before = apr_time_now();
+    abb_record_private_t part;
+    outcome_t outcome;
+
+    site_add_ada(site);
+    outcome = ask_account(site, cookie);
+    assert_int_equal(outcome.status, APR_SUCCESS);
+    outcome.session = find(site, cookie, site->p);
+    assert_string_equal(outcome.session->record.account.username, "ada");
+    assert_string_equal(outcome.session->record.account.email, "ada@example.com");
+    assert_true(outcome.session->record.account_checked_at >= before);
+    assert_int_equal(server_count(site->server, ""), 2);
+    assert_int_equal(
+        abb_session_reload(&site->sessions, outcome.session, apr_time_now(), &part, site->p, NULL),
+        APR_SUCCESS);
+    assert_string_equal(part.raw_user, SITE_USER_BODY);
+    /* What is known is not asked again. */
+    outcome =
+        ask_more(site, cookie, &(abb_recheck_question_t){1, NULL, 0, before}, ABB_RECHECK_WAIT);
+    assert_int_equal(outcome.status, APR_SUCCESS);
+    assert_false(outcome.notes.has_asked);
+    assert_int_equal(server_count(site->server, ""), 2);
+}
+
+static void account_and_rows_are_asked_at_the_same_time(void **state)
+{
+    static const char *const workspaces[] = {"acme", "beta", "acme"};
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    abb_recheck_question_t question = {1, workspaces, 3, apr_time_now()};
+    outcome_t outcome;
+
+    site_add_ada(site);
+    site_add_membership(site, "beta", "member");
+    outcome = ask_more(site, cookie, &question, ABB_RECHECK_WAIT);
+    check_answered(&outcome, ABB_ROLE_OWNER);
+    assert_int_equal(role_in(&outcome, "beta"), ABB_ROLE_MEMBER);
+    assert_int_equal(server_count(site->server, ""), 4);
+}
+
+static void an_account_that_cannot_be_used_ends_the_session(void **state)
+{
+    static const char *const bodies[] = {
+        "{\"type\":\"user\",\"uuid\":\"{" SITE_USER "}\",\"account_status\":\"inactive\"}",
+        "{\"type\":\"app_user\",\"uuid\":\"{" SITE_USER "}\"}",
+    };
+    site_t *site = *state;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(bodies); ++i) {
+        const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+        outcome_t outcome;
+
+        server_forget_rules(site->server);
+        server_add_json(site->server, SITE_GET_USER, 200, bodies[i]);
+        site_add_ada(site);
+        outcome = ask_account(site, cookie);
+        check_ended(site, &outcome, cookie);
+        assert_false(outcome.notes.is_alarming);
+    }
+}
+
+/* Nothing that came with such tokens counts, whether they are new or not. */
+static void tokens_of_another_account_end_the_session(void **state)
+{
+    site_t *site = *state;
+
+    for (int is_refreshed = 0; is_refreshed <= 1; ++is_refreshed) {
+        const char *cookie = create_session(site, SECONDS(is_refreshed ? 0 : 7200), NULL, 0);
+        outcome_t outcome;
+
+        server_forget_rules(site->server);
+        server_add_json(site->server, SITE_GET_USER, 200, OTHER_USER_BODY);
+        site_add_ada(site);
+        outcome = is_refreshed ? ask(site, cookie) : ask_account(site, cookie);
+        check_ended(site, &outcome, cookie);
+        assert_true(outcome.notes.is_alarming);
+        assert_non_null(strstr(outcome.err.text, SITE_USER));
+    }
+}
+
+/* Whose the new token is cannot be proved, so the row that came with it is not kept. */
+static void an_unproved_token_proves_nothing(void **state)
+{
+    site_t *site = *state;
+    abb_grant_t row = {"acme", "acme", SITE_WORKSPACE, ABB_ROLE_MEMBER,
+                       apr_time_now() - SECONDS(30)};
+    const char *cookie = create_session(site, SECONDS(0), &row, 1);
+    outcome_t outcome;
+
+    server_add_json(site->server, SITE_GET_USER, 503, PLAIN);
+    site_add_ada(site);
+    outcome = ask(site, cookie);
+    assert_int_equal(outcome.status, ABB_EUPSTREAM);
+    outcome.session = find(site, cookie, site->p);
+    assert_int_equal(role_in(&outcome, "acme"), ABB_ROLE_MEMBER);
+    assert_string_equal(stored_tokens(site, cookie).access_token, "access-1");
+}
+
+/* ---- some answers and some not ------------------------------------------- */
+
+static void what_was_answered_is_kept(void **state)
+{
+    static const struct {
+        const char *wanted;
+        int has_account, has_acme, has_beta;
+    } cases[] = {
+        {SITE_GET_USER, 0, 1, 1},
+        {SITE_GET_EMAILS, 0, 1, 1},
+        {ACME, 1, 0, 1},
+        {"GET /2.0/user/workspaces/beta/permission", 1, 1, 0},
+    };
+    static const char *const workspaces[] = {"acme", "beta"};
+    site_t *site = *state;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
+        const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+        apr_time_t since = apr_time_now();
+        abb_recheck_question_t question = {1, workspaces, 2, since};
+        outcome_t outcome;
+
+        server_forget_rules(site->server);
+        server_add_json(site->server, cases[i].wanted, 500, PLAIN);
+        site_add_ada(site);
+        site_add_membership(site, "beta", "member");
+        outcome = ask_more(site, cookie, &question, ABB_RECHECK_WAIT);
+        assert_int_equal(outcome.status, ABB_EUPSTREAM);
+        outcome.session = find(site, cookie, site->p);
+        assert_int_equal(outcome.session->record.account_checked_at >= since, cases[i].has_account);
+        assert_int_equal(role_in(&outcome, "acme"),
+                         cases[i].has_acme ? ABB_ROLE_OWNER : ABB_ROLE_NONE);
+        assert_int_equal(role_in(&outcome, "beta"),
+                         cases[i].has_beta ? ABB_ROLE_MEMBER : ABB_ROLE_NONE);
+        assert_true(outcome.session->failed_at >= since);
+    }
+}
+
+/* ---- another has renewed the tokens -------------------------------------- */
+
+static const char *renewed_cookie;
+static site_t *renewed_site;
+
+/* Between the refusal and the second look, another machine stores its pair. */
+static void renew_elsewhere(void)
+{
+    abb_session_t *session = find(renewed_site, renewed_cookie, renewed_site->p);
+    abb_record_private_t part;
+
+    assert_int_equal(abb_session_reload(&renewed_site->sessions, session, apr_time_now(), &part,
+                                        renewed_site->p, NULL),
+                     APR_SUCCESS);
+    part.tokens.access_token = "access-9";
+    part.tokens.refresh_token = "refresh-9";
+    part.tokens.expires_at = apr_time_now() + SECONDS(7200);
+    assert_int_equal(abb_session_replace(&renewed_site->sessions, session, &part, apr_time_now(),
+                                         renewed_site->p, NULL),
+                     APR_SUCCESS);
+}
+
+static apr_status_t spy_get(void *engine, const abb_store_key_t *key, abb_store_parts_t parts,
+                            apr_time_t now, abb_store_record_t *record, apr_pool_t *p,
+                            abb_error_t *err)
+{
+    if (renewed_cookie && server_count(spied_server, SITE_POST_TOKEN) > 0) {
+        spying.get = plain->get;
+        renew_elsewhere();
+        renewed_cookie = NULL;
+    }
+    return plain->get(engine, key, parts, now, record, p, err);
+}
+
+static void a_refused_refresh_looks_whether_another_was_quicker(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(0), NULL, 0);
+    outcome_t outcome;
+
+    server_add_json(site->server, SITE_POST_TOKEN, 400, REFUSED);
+    site_add_ada(site);
+    site->sessions.store = spy_on(site->store, site->p);
+    spied_server = site->server;
+    renewed_site = site;
+    renewed_cookie = cookie;
+    spying.get = spy_get;
+    outcome = ask(site, cookie);
+    check_answered(&outcome, ABB_ROLE_OWNER);
+    assert_string_equal(stored_tokens(site, cookie).refresh_token, "refresh-9");
+    assert_string_equal(
+        server_header(server_request(site->server, ACME, 0), "Authorization", site->p),
+        "Bearer access-9");
+    assert_int_equal(server_count(site->server, SITE_POST_TOKEN), 1);
+}
+
+/* ---- manners ------------------------------------------------------------- */
+
+static void who_asks_aside_waits_for_nobody(void **state)
+{
+    static const char *const workspaces[] = {"acme"};
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    abb_session_t *session = find(site, cookie, site->p);
+    apr_time_t start = apr_time_now();
+    abb_recheck_question_t question = {0, workspaces, 1, start};
+    apr_uint64_t holder;
+    outcome_t outcome;
+
+    site_add_ada(site);
+    assert_int_equal(abb_store_lease(site->store, &session->key, SECONDS(30), start, &holder, NULL),
+                     APR_SUCCESS);
+    outcome = ask_more(site, cookie, &question, ABB_RECHECK_ASIDE);
+    assert_int_equal(outcome.status, ABB_ECHANGED);
+    assert_true(apr_time_now() - start < SECONDS(1));
+    assert_int_equal(server_count(site->server, ""), 0);
+    assert_int_equal(abb_store_release(site->store, &session->key, holder, NULL), APR_SUCCESS);
+    outcome = ask_more(site, cookie, &question, ABB_RECHECK_ASIDE);
+    check_answered(&outcome, ABB_ROLE_OWNER);
+}
+
+static void who_follows_asks_nobody(void **state)
+{
+    static const char *const workspaces[] = {"acme"};
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    abb_session_t *session = find(site, cookie, site->p);
+    apr_time_t start = apr_time_now();
+    abb_recheck_question_t question = {0, workspaces, 1, start};
+    apr_uint64_t holder;
+    outcome_t outcome;
+
+    site_add_ada(site);
+    outcome = ask_more(site, cookie, &question, ABB_RECHECK_FOLLOW);
+    assert_int_equal(outcome.status, ABB_EBUSY);
+    assert_true(apr_time_now() - start < SECONDS(1));
+    /* Somebody asks, but takes his time. */
+    assert_int_equal(
+        abb_store_lease(site->store, &session->key, SECONDS(30), apr_time_now(), &holder, NULL),
+        APR_SUCCESS);
+    start = apr_time_now();
+    outcome = ask_more(site, cookie, &question, ABB_RECHECK_FOLLOW);
+    assert_int_equal(outcome.status, ABB_EUPSTREAM);
+    assert_true(apr_time_now() - start >= SECONDS(1));
+    assert_true(apr_time_now() - start < SECONDS(3));
+    assert_int_equal(server_count(site->server, ""), 0);
+}
+
+static void who_follows_takes_what_another_brings(void **state)
+{
+    static const char *const workspaces[] = {"acme"};
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
+    server_rule_t slow =
+        server_json(ACME, 200, site_membership_body("acme", "owner", site->p), site->p);
+    abb_recheck_question_t question = {0, workspaces, 1, apr_time_now()};
+    outcome_t outcome;
+    asker_t asker;
+    pthread_t thread;
+
+    slow.delay = 300;
+    server_add(site->server, slow);
+    site_add_ada(site);
+    start_asker(&asker, &thread, site, cookie, "acme", question.since);
+    wait_for_requests(site->server, ACME, 1);
+    outcome = ask_more(site, cookie, &question, ABB_RECHECK_FOLLOW);
+    pthread_join(thread, NULL);
+    check_answered(&outcome, ABB_ROLE_OWNER);
+    assert_false(outcome.notes.has_asked);
+    assert_int_equal(server_count(site->server, ""), 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1049,6 +1348,16 @@ int main(void)
         SITE_TEST(a_killed_holder_is_replaced),
         SITE_TEST(waiting_for_a_holder_has_an_end),
         SITE_TEST(the_lease_outlives_the_longest_job),
+        SITE_TEST(the_account_is_renewed),
+        SITE_TEST(account_and_rows_are_asked_at_the_same_time),
+        SITE_TEST(an_account_that_cannot_be_used_ends_the_session),
+        SITE_TEST(tokens_of_another_account_end_the_session),
+        SITE_TEST(an_unproved_token_proves_nothing),
+        SITE_TEST(what_was_answered_is_kept),
+        SITE_TEST(a_refused_refresh_looks_whether_another_was_quicker),
+        SITE_TEST(who_asks_aside_waits_for_nobody),
+        SITE_TEST(who_follows_asks_nobody),
+        SITE_TEST(who_follows_takes_what_another_brings),
     };
 
     return cmocka_run_group_tests(tests, site_begin, unit_end);
