@@ -80,13 +80,10 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err);
 abb_login_t abb_visit_login(const abb_visit_t *visit);
 abb_recheck_t abb_visit_recheck(const abb_visit_t *visit);
 
-/*
- * Remember a workspace that the place asks about, for what will be asked at once.
- * Lifetime of the name: the visit's at least.
- */
+/* Remember a workspace that the place asks about, for what will be asked at once. */
 void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace);
 
-/* Note that the decision rests on a row. Lifetime of the name: the visit's at least. */
+/* Note that the decision rests on a row. */
 void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t checked_at);
 
 /*

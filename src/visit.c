@@ -103,29 +103,29 @@ abb_recheck_t abb_visit_recheck(const abb_visit_t *visit)
     return recheck;
 }
 
-/* Add a name that is not there yet, if there is room. */
-static void add_name(const char **names, int *count, const char *name)
+/* Add a name that is not there yet, if there is room. A subrequest's does not live long enough. */
+static void add_name(const char **names, int *count, const char *name, apr_pool_t *p)
 {
     for (int i = 0; i < *count; ++i) {
-        if (names[i] == name || strcmp(names[i], name) == 0) {
+        if (strcmp(names[i], name) == 0) {
             return;
         }
     }
     if (*count < ABB_BITBUCKET_WORKSPACES_MAX) {
-        names[(*count)++] = name;
+        names[(*count)++] = apr_pstrdup(p, name);
     }
 }
 
 void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace)
 {
-    add_name(visit->wanted, &visit->wanted_count, workspace);
+    add_name(visit->wanted, &visit->wanted_count, workspace, visit->pool);
 }
 
 void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t checked_at)
 {
     abb_visit_basis_t *basis = &visit->basis;
 
-    add_name(basis->workspaces, &basis->count, workspace);
+    add_name(basis->workspaces, &basis->count, workspace, visit->pool);
     if (!basis->oldest || checked_at < basis->oldest) {
         basis->oldest = checked_at;
     }
