@@ -25,6 +25,7 @@
 #include "abb_log.h"
 #include "abb_memory.h"
 #include "abb_reply.h"
+#include "abb_rules.h"
 #include "abb_ticket.h"
 
 module AP_MODULE_DECLARE_DATA auth_bitbucket_module;
@@ -162,11 +163,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_insert_error_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
     abb_authn_register_filter();
 
-    ap_register_auth_provider(p, AUTHZ_PROVIDER_GROUP, "bitbucket-workspace",
-                              AUTHZ_PROVIDER_VERSION, &abb_authn_workspace_provider,
-                              AP_AUTH_INTERNAL_PER_CONF);
-    ap_register_auth_provider(p, AUTHZ_PROVIDER_GROUP, "bitbucket-user", AUTHZ_PROVIDER_VERSION,
-                              &abb_authn_user_provider, AP_AUTH_INTERNAL_PER_CONF);
+    abb_rules_register(p);
 }
 
 module AP_MODULE_DECLARE_DATA auth_bitbucket_module = {

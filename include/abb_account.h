@@ -14,23 +14,34 @@
 #define ABB_UUID_LENGTH 36
 
 /*
- * The role of an account in a workspace, weakest first, so that `>=` compares.
- * Source: GET /2.0/user/workspaces/{workspace}/permission, Bitbucket Cloud REST
- * API, 2026-11-20. ABB_ROLE_NONE: Bitbucket said 403 or 404.
+ * The role of an account in a workspace, or its explicit permission on a
+ * repository; each weakest first, so that `>=` compares within one kind.
+ * Source: GET /2.0/user/workspaces/{workspace}/permission and
+ * .../permissions/repositories, Bitbucket Cloud REST API, 2026-11-20.
+ * ABB_ROLE_NONE: Bitbucket said 403 or 404, or named no permission.
  */
 typedef enum {
     ABB_ROLE_NONE = 0,
     ABB_ROLE_COLLABORATOR,
     ABB_ROLE_MEMBER,
     ABB_ROLE_CREATE_PROJECT,
-    ABB_ROLE_OWNER
+    ABB_ROLE_OWNER,
+    ABB_ROLE_READ,
+    ABB_ROLE_WRITE,
+    ABB_ROLE_ADMIN
 } abb_role_t;
 
-/* One answer of Bitbucket about one workspace. */
+/* One answer of Bitbucket about one workspace or repository. */
 typedef struct abb_grant_t {
-    /* The workspace as the rule names it: slug or uuid, lower case, no braces. */
+    /*
+     * The workspace as the rule names it: slug or uuid, lower case, no braces. Or
+     * the repository, workspace and name with a slash between, as it is written.
+     */
     const char *asked;
-    /* What Bitbucket calls it; both NULL when it gave no answer with them (403, 404). */
+    /*
+     * What Bitbucket calls it, lower case: of a repository the full name. Both NULL
+     * when it gave no answer with them (403, 404).
+     */
     const char *slug;
     const char *uuid;
     abb_role_t role;
@@ -51,6 +62,8 @@ typedef struct abb_account_t {
     const char *email;
     const char *avatar_url;
     const char *profile_url;
+    /* All confirmed addresses, separated by spaces, when there are several, else NULL. */
+    const char *emails;
 } abb_account_t;
 
 /* An OAuth token pair. Secret: never logged, sealed wherever it is kept. */
@@ -64,9 +77,14 @@ typedef struct abb_tokens_t {
 
 /*
  * The role a word of Bitbucket or of a rule names ("member", "create-project",
- * ...). Returns ABB_ROLE_NONE for an unknown word: unknown never grants.
+ * ...); _permission: on a repository ("read", "write", "admin"). Returns
+ * ABB_ROLE_NONE for an unknown word: unknown never grants.
  */
 abb_role_t abb_account_parse_role(const char *word);
+abb_role_t abb_account_parse_permission(const char *word);
+
+/* Whether a row is named for a repository, not a workspace. */
+int abb_account_is_repository(const char *asked);
 
 /* The word for a role, a static string; "none" for ABB_ROLE_NONE. */
 const char *abb_account_role_word(abb_role_t role);

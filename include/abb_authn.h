@@ -1,5 +1,5 @@
 /*
- * authn (floor 6): the decision about a request to a protected place.
+ * authn (floor 7): the decision about a request to a protected place.
  *
  * Is it ours? Is there a session? What do the rules say? httpd's hooks lead
  * here; what is found becomes r->user and variables, or an answer.
@@ -10,7 +10,6 @@
 #include <httpd.h>
 
 #include <http_config.h>
-#include <mod_auth.h>
 
 /* post_read_request: the first act on every request, see abb_visit_begin. */
 int abb_authn_begin(request_rec *r);
@@ -39,9 +38,5 @@ void abb_authn_register_filter(void);
  * internal redirect, a subrequest) the variables of identity or refusal.
  */
 int abb_authn_fixups(request_rec *r);
-
-/* Require bitbucket-workspace, Require bitbucket-user. */
-extern const authz_provider abb_authn_workspace_provider;
-extern const authz_provider abb_authn_user_provider;
 
 #endif

@@ -54,8 +54,10 @@ typedef struct abb_bitbucket_question_t {
     int emails;
     /* Who it must be: lower case, no braces; NULL only together with `user`. */
     const char *uuid;
-    /* Slugs or uuids as rules name them, lower case; the first
-     * ABB_BITBUCKET_WORKSPACES_MAX are asked about. */
+    /*
+     * Workspaces and repositories as rules name them (abb_grant_t.asked); the first
+     * ABB_BITBUCKET_WORKSPACES_MAX are asked about.
+     */
     const char *const *workspaces;
     int workspace_count;
 } abb_bitbucket_question_t;
@@ -112,8 +114,8 @@ apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const
  * Source: RFC 6749 section 6; Bitbucket CHANGE-3052, 2026-05-04.
  */
 apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char *uuid,
-                                   const char *refresh_token, apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
-                                   abb_error_t *err);
+                                   const char *refresh_token, apr_time_t now, abb_tokens_t *tokens,
+                                   apr_pool_t *p, abb_error_t *err);
 
 /*
  * Ask everything at the same time; no longer than the site's total time-out,

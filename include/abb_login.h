@@ -46,6 +46,8 @@ typedef struct abb_login_result_t {
     const char *doubt;
     /* What Bitbucket says of an endpoint that it has withdrawn, else NULL. */
     const char *change;
+    /* A slug is another workspace's or repository's now, else NULL; see abb_session_pin_grants. */
+    const char *alarm;
 } abb_login_result_t;
 
 /*

@@ -21,6 +21,9 @@ void abb_news_change(server_rec *s, abb_traffic_t *traffic, const char *change);
 /* An answer about an account was odd but usable: once a minute. NULL: nothing. */
 void abb_news_odd(server_rec *s, abb_traffic_t *traffic, const char *account, const char *doubt);
 
+/* A slug is another's now: once a minute. NULL: nothing. */
+void abb_news_alarm(server_rec *s, abb_traffic_t *traffic, const char *alarm);
+
 /* Somebody was not let wait for Bitbucket: once a minute. */
 void abb_news_crowd(server_rec *s, abb_traffic_t *traffic, int limit);
 

@@ -51,6 +51,8 @@ typedef struct abb_recheck_notes_t {
     /* As in abb_bitbucket_visitor_t. */
     const char *doubt;
     const char *change;
+    /* As in abb_login_result_t. */
+    const char *alarm;
     /* The session has ended for a reason that nobody should see. */
     int is_alarming;
 } abb_recheck_notes_t;

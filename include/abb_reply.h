@@ -46,6 +46,8 @@ typedef struct abb_reply_emails_t {
     const char *primary;
     /* The first address with is_confirmed, or NULL. */
     const char *first_confirmed;
+    /* All of them, separated by spaces, or NULL. */
+    const char *confirmed;
     /* URL of the next page as Bitbucket gave it, or NULL. Not checked here. */
     const char *next;
 } abb_reply_emails_t;
@@ -90,6 +92,15 @@ apr_status_t abb_reply_permission(const char *body, apr_size_t size, const char 
  */
 apr_status_t abb_reply_member(const char *body, apr_size_t size, const char *user_uuid,
                               abb_grant_t *grant, apr_pool_t *p, abb_error_t *err);
+
+/*
+ * The answer of GET /2.0/user/workspaces/{workspace}/permissions/repositories,
+ * asked for the one repository in grant->asked. Checks and sets as above. An
+ * empty list is a definite no: what everybody may read is not in it.
+ */
+apr_status_t abb_reply_repository(const char *body, apr_size_t size, const char *user_uuid,
+                                  abb_grant_t *grant, const char **doubt, apr_pool_t *p,
+                                  abb_error_t *err);
 
 /* An error body. Cannot fail: what is not there stays NULL. */
 void abb_reply_error(const char *body, apr_size_t size, abb_reply_error_t *error, apr_pool_t *p);

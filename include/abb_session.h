@@ -17,6 +17,8 @@
 #define ABB_SESSION_COOKIE_LENGTH 43
 /* First digits of a session's key, with a NUL. */
 #define ABB_SESSION_TAG_SIZE 9
+/* How long a slug is held to its uuid without being used. */
+#define ABB_SESSION_PIN_LIFETIME apr_time_from_sec(366 * 86400LL)
 /* A record is touched at most once in this time. */
 #define ABB_SESSION_TOUCH_INTERVAL apr_time_from_sec(60)
 
@@ -149,6 +151,26 @@ apr_status_t abb_session_spend_attempt(const abb_sessions_t *sessions, const voi
                                        apr_size_t id_size, const char *return_path,
                                        apr_interval_time_t lifetime, apr_time_t now,
                                        abb_error_t *err);
+
+/*
+ * Hold a slug to the uuid that it had when it first let somebody in at this site.
+ * A freed slug can be registered by anybody; whoever does so lets nobody in here.
+ * What is held is a record of the store: it goes with the store, or after
+ * ABB_SESSION_PIN_LIFETIME without use.
+ * Errors: ABB_EIDENTITY it is another now, *pinned is the first; ABB_ESTORE;
+ * ABB_ECRYPTO. Lifetime of *pinned: p.
+ */
+apr_status_t abb_session_pin(const abb_sessions_t *sessions, const char *slug, const char *uuid,
+                             apr_time_t now, const char **pinned, apr_pool_t *p, abb_error_t *err);
+
+/*
+ * Hold all rows of a record that have a role, but those named by uuid. One whose
+ * slug is another's now loses its role, and *alarm becomes a sentence about it.
+ * Errors: ABB_ESTORE; ABB_ECRYPTO. Lifetime: p.
+ */
+apr_status_t abb_session_pin_grants(const abb_sessions_t *sessions, abb_grant_t *grants, int count,
+                                    apr_time_t now, const char **alarm, apr_pool_t *p,
+                                    abb_error_t *err);
 
 /*
  * Where a completed attempt led. Lifetime: p.

@@ -45,6 +45,8 @@ typedef struct abb_visit_t {
     const char *refused_by;
     /* The nested run of the access rules is under way. */
     int is_deciding;
+    /* A negated rule could not be decided, and Bitbucket is not the reason. */
+    int is_undecidable;
     /* Why a rule could not be decided; status APR_SUCCESS when all could. Stays last. */
     abb_error_t trouble;
 } abb_visit_t;

@@ -5,17 +5,32 @@
 #include <apr_strings.h>
 #include <string.h>
 
-static const char *const role_words[] = {"none", "collaborator", "member", "create-project",
-                                         "owner"};
+static const char *const role_words[] = {"none",  "collaborator", "member", "create-project",
+                                         "owner", "read",         "write",  "admin"};
 
-abb_role_t abb_account_parse_role(const char *word)
+static abb_role_t parse_between(const char *word, abb_role_t weakest, abb_role_t strongest)
 {
-    for (int role = ABB_ROLE_COLLABORATOR; role <= ABB_ROLE_OWNER; ++role) {
+    for (int role = (int)weakest; role <= (int)strongest; ++role) {
         if (strcmp(word, role_words[role]) == 0) {
             return (abb_role_t)role;
         }
     }
     return ABB_ROLE_NONE;
+}
+
+abb_role_t abb_account_parse_role(const char *word)
+{
+    return parse_between(word, ABB_ROLE_COLLABORATOR, ABB_ROLE_OWNER);
+}
+
+abb_role_t abb_account_parse_permission(const char *word)
+{
+    return parse_between(word, ABB_ROLE_READ, ABB_ROLE_ADMIN);
+}
+
+int abb_account_is_repository(const char *asked)
+{
+    return strchr(asked, '/') != NULL;
 }
 
 const char *abb_account_role_word(abb_role_t role)

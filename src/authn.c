@@ -1,4 +1,4 @@
-/* authn (floor 6): the decision about a request to a protected place. */
+/* authn (floor 7): the decision about a request to a protected place. */
 #include "abb_authn.h"
 
 #include <apr_strings.h>
@@ -8,6 +8,7 @@
 #include <http_request.h>
 #include <util_filter.h>
 
+#include "abb_ask.h"
 #include "abb_authz.h"
 #include "abb_background.h"
 #include "abb_log.h"
@@ -90,30 +91,7 @@ static int admit(abb_visit_t *visit, request_rec *r)
     return OK;
 }
 
-/* ---- asking Bitbucket while the visitor waits ---------------------------- */
-
-/* Ask, and wait for the answer; the session's record has it then. */
-static apr_status_t ask(abb_visit_t *visit, request_rec *r, const abb_recheck_question_t *question,
-                        abb_error_t *err)
-{
-    abb_recheck_t recheck = abb_visit_recheck(visit);
-    const char *account = visit->session->record.account.uuid;
-    abb_recheck_notes_t notes;
-    abb_gate_place_t place;
-    int has_place = abb_visit_enter(visit, &place);
-    apr_status_t status = abb_recheck_session(&recheck, visit->session, question,
-                                              has_place ? ABB_RECHECK_WAIT : ABB_RECHECK_FOLLOW,
-                                              &notes, visit->pool, err);
-
-    if (has_place) {
-        abb_visit_leave(visit, &place);
-    }
-    if (status == ABB_EBUSY) {
-        abb_visit_tell_crowd(visit, r);
-    }
-    abb_background_tell(r->server, &recheck, visit->session, account, &notes, err);
-    return status;
-}
+/* ---- who is it? ----------------------------------------------------------- */
 
 /*
  * The account as Bitbucket has it, when what is known is too old; together with
@@ -130,7 +108,7 @@ static apr_status_t renew_account(abb_visit_t *visit, request_rec *r, abb_error_
         ABB_RECORD_OLD) {
         return APR_SUCCESS;
     }
-    status = ask(visit, r, &question, err);
+    status = abb_ask_bitbucket(visit, r, &question, err);
     /* Of rows that could not be asked about the rules may do without. */
     return status != APR_NOTFOUND && abb_record_age(visit->session->record.account_checked_at, ages,
                                                     visit->now) != ABB_RECORD_OLD
@@ -215,7 +193,7 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
     if (visit->trouble.status != APR_SUCCESS) {
         return refuse(visit, r, &visit->trouble);
     }
-    if (is_refusal(status)) {
+    if (is_refusal(status) || visit->is_undecidable) {
         abb_refusal_offers_t offers =
             abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
 
@@ -236,6 +214,7 @@ static int decide(abb_visit_t *visit, request_rec *r)
     memset(&visit->basis, 0, sizeof(visit->basis));
     abb_error_clear(&visit->trouble);
     visit->refused_by = NULL;
+    visit->is_undecidable = 0;
     visit->is_deciding = 1;
     status = ap_run_auth_checker(r);
     visit->is_deciding = 0;
@@ -263,7 +242,7 @@ static int ask_before_refusing(abb_visit_t *visit, request_rec *r)
     if (!oldest || abb_record_is_since(oldest, since, visit->now)) {
         return 0;
     }
-    return ask(visit, r, &question, &visit->trouble) == APR_SUCCESS;
+    return abb_ask_bitbucket(visit, r, &question, &visit->trouble) == APR_SUCCESS;
 }
 
 int abb_authn_check_access(request_rec *r)
@@ -286,144 +265,6 @@ int abb_authn_check_access(request_rec *r)
     }
     return conclude(visit, r, status);
 }
-
-/* ---- Require bitbucket-workspace ----------------------------------------- */
-
-static const char *parse_workspaces(cmd_parms *cmd, const char *line, const void **parsed)
-{
-    const abb_authz_workspaces_t *workspaces;
-    const char *fault = abb_authz_parse_workspaces(line, &workspaces, cmd->pool);
-
-    if (fault) {
-        return apr_pstrcat(cmd->pool, "Require bitbucket-workspace: ", fault, NULL);
-    }
-    *parsed = workspaces;
-    /* A line in .htaccess belongs to one request; what it names is asked on first need. */
-    if (!ap_check_cmd_context(cmd, NOT_IN_HTACCESS)) {
-        for (int i = 0; i < workspaces->count; ++i) {
-            abb_config_add_workspace(cmd->server, workspaces->rules[i].asked);
-        }
-    }
-    return NULL;
-}
-
-/* Before anybody is known: note what this place will ask about. */
-static authz_status ask_for_user(request_rec *r, const abb_authz_workspaces_t *workspaces)
-{
-    /* Also where the AuthType is another's: nobody is sent to sign in from there. */
-    abb_visit_t *visit = abb_visit_of(r);
-
-    for (int i = 0; visit && i < workspaces->count; ++i) {
-        abb_visit_want_workspace(visit, workspaces->rules[i].asked);
-    }
-    return AUTHZ_DENIED_NO_USER;
-}
-
-/* All that this line and its neighbours are going to want, so that they wait once. */
-static apr_status_t ask_about_rows(abb_visit_t *visit, request_rec *r,
-                                   const abb_authz_workspaces_t *workspaces)
-{
-    const char **names = apr_palloc(
-        visit->pool, (apr_size_t)(workspaces->count + visit->wanted_count) * sizeof(*names));
-    abb_recheck_question_t question = {0, names, 0,
-                                       abb_authz_since(&visit->site->ages, 0, visit->now)};
-
-    for (int i = 0; i < workspaces->count; ++i) {
-        names[question.workspace_count++] = workspaces->rules[i].asked;
-    }
-    for (int i = 0; i < visit->wanted_count; ++i) {
-        names[question.workspace_count++] = visit->wanted[i];
-    }
-    abb_error_clear(&visit->trouble);
-    return ask(visit, r, &question, &visit->trouble);
-}
-
-static authz_status grant(abb_visit_t *visit, const abb_grant_t *row)
-{
-    abb_visit_rest_on(visit, row->asked, row->checked_at);
-    return AUTHZ_GRANTED;
-}
-
-static authz_status deny(abb_visit_t *visit, const abb_authz_workspaces_t *workspaces)
-{
-    for (int i = 0; i < workspaces->count; ++i) {
-        const abb_grant_t *row =
-            abb_record_find_grant(&visit->session->record, workspaces->rules[i].asked);
-
-        if (row) {
-            abb_visit_rest_on(visit, workspaces->rules[i].asked, row->checked_at);
-        }
-    }
-    visit->refused_by = abb_authz_describe_workspaces(workspaces, visit->pool);
-    return AUTHZ_DENIED;
-}
-
-static authz_status check_workspaces(request_rec *r, const char *line, const void *parsed)
-{
-    const abb_authz_workspaces_t *workspaces = parsed;
-    apr_status_t asked = APR_SUCCESS;
-    const abb_grant_t *row;
-    abb_visit_t *visit;
-
-    if (!r->user) {
-        return ask_for_user(r, workspaces);
-    }
-    visit = abb_visit_find(r);
-    if (!visit || !visit->session) {
-        return AUTHZ_DENIED;
-    }
-    /* Each round settles some workspaces, so it ends; one more to read the last answers. */
-    for (int i = 0; i <= workspaces->count; ++i) {
-        abb_authz_verdict_t verdict = abb_authz_check_workspaces(
-            workspaces, &visit->session->record, &visit->site->ages, visit->now, &row);
-
-        /* What could not be asked about need not matter. */
-        if (verdict != ABB_AUTHZ_ASK && asked != APR_NOTFOUND) {
-            abb_error_clear(&visit->trouble);
-            return verdict == ABB_AUTHZ_GRANTED ? grant(visit, row) : deny(visit, workspaces);
-        }
-        if (asked != APR_SUCCESS) {
-            return AUTHZ_GENERAL_ERROR;
-        }
-        asked = ask_about_rows(visit, r, workspaces);
-    }
-    abb_error_set(&visit->trouble, ABB_EUPSTREAM, "Bitbucket's answers grow old while being read");
-    return AUTHZ_GENERAL_ERROR;
-}
-
-const authz_provider abb_authn_workspace_provider = {check_workspaces, parse_workspaces};
-
-/* ---- Require bitbucket-user ---------------------------------------------- */
-
-static const char *parse_users(cmd_parms *cmd, const char *line, const void **parsed)
-{
-    const abb_authz_users_t *users;
-    const char *fault = abb_authz_parse_users(line, &users, cmd->pool);
-
-    *parsed = users;
-    return fault ? apr_pstrcat(cmd->pool, "Require bitbucket-user: ", fault, NULL) : NULL;
-}
-
-static authz_status check_users(request_rec *r, const char *line, const void *parsed)
-{
-    abb_visit_t *visit;
-
-    if (!r->user) {
-        return AUTHZ_DENIED_NO_USER;
-    }
-    visit = abb_visit_find(r);
-    if (!visit || !visit->session) {
-        return AUTHZ_DENIED;
-    }
-    if (abb_authz_check_users(parsed, &visit->session->record) == ABB_AUTHZ_GRANTED) {
-        return AUTHZ_GRANTED;
-    }
-    visit->basis.names |= abb_authz_needs_names(parsed);
-    visit->refused_by = "one of the accounts named for this page";
-    return AUTHZ_DENIED;
-}
-
-const authz_provider abb_authn_user_provider = {check_users, parse_users};
 
 /* ---- shared caches ------------------------------------------------------- */
 

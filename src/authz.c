@@ -12,8 +12,7 @@
 
 /* ---- words --------------------------------------------------------------- */
 
-/* The arguments of a line, quotes undone. Returns an array of const char *. */
-static apr_array_header_t *split_words(const char *line, apr_pool_t *p)
+apr_array_header_t *abb_authz_split(const char *line, apr_pool_t *p)
 {
     apr_array_header_t *words = apr_array_make(p, 4, sizeof(const char *));
     char **arguments;
@@ -44,7 +43,7 @@ static int is_name(const char *text)
 
 /* ---- bitbucket-workspace ------------------------------------------------- */
 
-static const char *parse_workspace(const char *word, abb_authz_workspace_t *rule, apr_pool_t *p)
+static const char *parse_workspace(const char *word, abb_authz_row_t *rule, apr_pool_t *p)
 {
     const char *end = *word == '{' ? strchr(word, '}') : NULL;
     const char *colon = strchr(end ? end : word, ':');
@@ -68,18 +67,17 @@ static const char *parse_workspace(const char *word, abb_authz_workspace_t *rule
     return NULL;
 }
 
-const char *abb_authz_parse_workspaces(const char *line, const abb_authz_workspaces_t **workspaces,
-                                       apr_pool_t *p)
-{
-    apr_array_header_t *words = split_words(line, p);
-    abb_authz_workspaces_t *parsed = apr_palloc(p, sizeof(*parsed));
-    abb_authz_workspace_t *rules = apr_pcalloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*rules));
+/* Reads one argument; returns a sentence's beginning or NULL, as the functions that use it. */
+typedef const char *(*parse_row_t)(const char *word, abb_authz_row_t *rule, apr_pool_t *p);
 
-    if (words->nelts == 0) {
-        return "names no workspace: write for instance 'Require bitbucket-workspace acme'";
-    }
+static const char *parse_rows(const apr_array_header_t *words, parse_row_t parse,
+                              const abb_authz_rows_t **rows, apr_pool_t *p)
+{
+    abb_authz_rows_t *parsed = apr_palloc(p, sizeof(*parsed));
+    abb_authz_row_t *rules = apr_pcalloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*rules));
+
     for (int i = 0; i < words->nelts; ++i) {
-        const char *fault = parse_workspace(APR_ARRAY_IDX(words, i, const char *), &rules[i], p);
+        const char *fault = parse(APR_ARRAY_IDX(words, i, const char *), &rules[i], p);
 
         if (fault) {
             return fault;
@@ -87,20 +85,83 @@ const char *abb_authz_parse_workspaces(const char *line, const abb_authz_workspa
     }
     parsed->count = words->nelts;
     parsed->rules = rules;
-    *workspaces = parsed;
+    *rows = parsed;
     return NULL;
 }
 
-abb_authz_verdict_t abb_authz_check_workspaces(const abb_authz_workspaces_t *workspaces,
-                                               const abb_record_t *record,
-                                               const abb_record_ages_t *ages, apr_time_t now,
-                                               const abb_grant_t **granting)
+const char *abb_authz_parse_workspaces(const apr_array_header_t *words,
+                                       const abb_authz_rows_t **rows, apr_pool_t *p)
+{
+    return words->nelts == 0
+               ? "names no workspace: write for instance 'Require bitbucket-workspace acme'"
+               : parse_rows(words, parse_workspace, rows, p);
+}
+
+/* ---- bitbucket-repository ------------------------------------------------ */
+
+/* A part of a repository's name: a slug as it is written, or a uuid. NULL: it is none. */
+static const char *parse_part(const char *text, apr_pool_t *p)
+{
+    const char *uuid = abb_account_parse_uuid(text, p);
+
+    return uuid ? uuid : is_name(text) ? text : NULL;
+}
+
+/* Behind the name: a colon in braces is none. */
+static const char *find_colon(const char *word)
+{
+    const char *end = strrchr(word, '}');
+
+    return strchr(end ? end : word, ':');
+}
+
+static const char *parse_repository(const char *word, abb_authz_row_t *rule, apr_pool_t *p)
+{
+    const char *colon = find_colon(word);
+    const char *name = colon ? apr_pstrmemdup(p, word, (apr_size_t)(colon - word)) : word;
+    const char *slash = strchr(name, '/');
+    const char *workspace =
+        slash ? parse_part(apr_pstrmemdup(p, name, (apr_size_t)(slash - name)), p) : NULL;
+    const char *repository = slash ? parse_part(slash + 1, p) : NULL;
+
+    if (!workspace || !repository ||
+        (abb_account_parse_uuid(workspace, p) && !abb_account_parse_uuid(repository, p))) {
+        return apr_psprintf(p,
+                            "'%s' names no repository: write workspace and repository as in "
+                            "acme/site, or with the repository's {uuid} behind the slash, and an "
+                            "optional permission as in acme/site:write",
+                            word);
+    }
+    rule->asked = apr_pstrcat(p, workspace, "/", repository, NULL);
+    rule->role = colon ? abb_account_parse_permission(colon + 1) : ABB_ROLE_READ;
+    if (rule->role == ABB_ROLE_NONE) {
+        return apr_psprintf(p,
+                            "'%s' names the unknown permission '%s': allowed are read, write and "
+                            "admin",
+                            word, colon + 1);
+    }
+    return NULL;
+}
+
+const char *abb_authz_parse_repositories(const apr_array_header_t *words,
+                                         const abb_authz_rows_t **rows, apr_pool_t *p)
+{
+    return words->nelts == 0
+               ? "names no repository: write for instance 'Require bitbucket-repository acme/site'"
+               : parse_rows(words, parse_repository, rows, p);
+}
+
+/* ---- rows ---------------------------------------------------------------- */
+
+abb_authz_verdict_t abb_authz_check_rows(const abb_authz_rows_t *rows, const abb_record_t *record,
+                                         const abb_record_ages_t *ages, apr_time_t now,
+                                         const abb_grant_t **granting)
 {
     int is_complete = 1;
 
     *granting = NULL;
-    for (int i = 0; i < workspaces->count; ++i) {
-        const abb_authz_workspace_t *rule = &workspaces->rules[i];
+    for (int i = 0; i < rows->count; ++i) {
+        const abb_authz_row_t *rule = &rows->rules[i];
         const abb_grant_t *grant = abb_record_find_grant(record, rule->asked);
 
         if (!grant || abb_record_age(grant->checked_at, ages, now) == ABB_RECORD_OLD) {
@@ -124,14 +185,15 @@ apr_time_t abb_authz_since(const abb_record_ages_t *ages, int is_refusal, apr_ti
     return now - age;
 }
 
-const char *abb_authz_describe_workspaces(const abb_authz_workspaces_t *workspaces, apr_pool_t *p)
+const char *abb_authz_describe_rows(const abb_authz_rows_t *rows, apr_pool_t *p)
 {
     const char *text = "";
 
-    for (int i = 0; i < workspaces->count; ++i) {
-        const abb_authz_workspace_t *rule = &workspaces->rules[i];
+    for (int i = 0; i < rows->count; ++i) {
+        const abb_authz_row_t *rule = &rows->rules[i];
+        const char *of = abb_account_is_repository(rule->asked) ? " permission on " : " of ";
 
-        text = apr_pstrcat(p, text, i == 0 ? "" : " or ", abb_account_role_word(rule->role), " of ",
+        text = apr_pstrcat(p, text, i == 0 ? "" : " or ", abb_account_role_word(rule->role), of,
                            rule->asked, NULL);
     }
     return text;
@@ -170,9 +232,9 @@ static const char *parse_user(const char *word, abb_authz_user_t *rule, apr_pool
                         word);
 }
 
-const char *abb_authz_parse_users(const char *line, const abb_authz_users_t **users, apr_pool_t *p)
+const char *abb_authz_parse_users(const apr_array_header_t *words, const abb_authz_users_t **users,
+                                  apr_pool_t *p)
 {
-    apr_array_header_t *words = split_words(line, p);
     abb_authz_users_t *parsed = apr_palloc(p, sizeof(*parsed));
     abb_authz_user_t *rules = apr_pcalloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*rules));
 
@@ -221,4 +283,86 @@ int abb_authz_needs_names(const abb_authz_users_t *users)
         }
     }
     return 0;
+}
+
+/* ---- bitbucket-email ----------------------------------------------------- */
+
+/* Printable ASCII with one '@', which may be the first character; something behind it. */
+static int is_pattern(const char *text)
+{
+    const char *at = strchr(text, '@');
+    const char *domain = at ? at + 1 : "";
+
+    for (const char *c = text; *c; ++c) {
+        if (*c <= 0x20 || *c > 0x7e || *c == ',') {
+            return 0;
+        }
+    }
+    return *domain && strspn(domain, "abcdefghijklmnopqrstuvwxyz0123456789.-") == strlen(domain) &&
+           *domain != '.';
+}
+
+const char *abb_authz_parse_emails(const apr_array_header_t *words,
+                                   const abb_authz_emails_t **emails, apr_pool_t *p)
+{
+    abb_authz_emails_t *parsed = apr_palloc(p, sizeof(*parsed));
+    const char **patterns = apr_palloc(p, (apr_size_t)(words->nelts + 1) * sizeof(*patterns));
+
+    if (words->nelts == 0) {
+        return "names no address: write for instance 'Require bitbucket-email @example.com'";
+    }
+    for (int i = 0; i < words->nelts; ++i) {
+        const char *word = APR_ARRAY_IDX(words, i, const char *);
+
+        patterns[i] = abb_text_lower(word, p);
+        if (!is_pattern(patterns[i])) {
+            return apr_psprintf(p,
+                                "'%s' is neither an address nor a domain: write for instance "
+                                "ada@example.com or @example.com",
+                                word);
+        }
+    }
+    parsed->count = words->nelts;
+    parsed->patterns = patterns;
+    *emails = parsed;
+    return NULL;
+}
+
+/* Whether an address of this length fits: as a whole, or its whole domain. */
+static int fits(const char *pattern, const char *address, apr_size_t length)
+{
+    apr_size_t size = strlen(pattern);
+    const char *end = address + length - size;
+
+    if (*pattern != '@') {
+        return size == length && strncasecmp(pattern, address, length) == 0;
+    }
+    /* Only one '@' is in an address, so the domain begins here and nowhere else. */
+    return size < length && strncasecmp(pattern, end, size) == 0;
+}
+
+static int has_address(const abb_authz_emails_t *emails, const char *address, apr_size_t length)
+{
+    for (int i = 0; i < emails->count; ++i) {
+        if (fits(emails->patterns[i], address, length)) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+abb_authz_verdict_t abb_authz_check_emails(const abb_authz_emails_t *emails,
+                                           const abb_record_t *record)
+{
+    const char *all = record->account.emails ? record->account.emails : record->account.email;
+
+    while (all && *all) {
+        apr_size_t length = strcspn(all, " ");
+
+        if (has_address(emails, all, length)) {
+            return ABB_AUTHZ_GRANTED;
+        }
+        all += length + (all[length] == ' ');
+    }
+    return ABB_AUTHZ_DENIED;
 }

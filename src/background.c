@@ -155,6 +155,7 @@ void abb_background_tell(server_rec *s, const abb_recheck_t *recheck, const abb_
     }
     abb_news_odd(s, recheck->bitbucket->traffic, account, notes->doubt);
     abb_news_change(s, recheck->bitbucket->traffic, notes->change);
+    abb_news_alarm(s, recheck->bitbucket->traffic, notes->alarm);
 }
 
 /* ---- jobs ---------------------------------------------------------------- */

@@ -11,6 +11,8 @@
 #define TOKEN_ANSWER_MAX (64 * 1024)
 #define API_ANSWER_MAX (1024 * 1024)
 #define PAGES_MAX 10
+/* Largest list of addresses kept, in bytes. */
+#define EMAILS_MAX 4096
 
 /* ---- the token endpoint -------------------------------------------------- */
 
@@ -113,6 +115,29 @@ static const char *permission_url(const abb_bitbucket_t *bitbucket, const char *
                        "/permission", NULL);
 }
 
+/*
+ * Explicit grants only, so a public repository is not there for everybody. By
+ * its uuid, or by its full name as the rule has it.
+ */
+static const char *repository_url(const abb_bitbucket_t *bitbucket, const char *asked,
+                                  apr_pool_t *p)
+{
+    const char *slash = strchr(asked, '/');
+    const char *workspace = apr_pstrmemdup(p, asked, (apr_size_t)(slash - asked));
+    const char *query = abb_account_parse_uuid(slash + 1, p)
+                            ? apr_pstrcat(p, "repository.uuid=\"{", slash + 1, "}\"", NULL)
+                            : apr_pstrcat(p, "repository.full_name=\"", asked, "\"", NULL);
+
+    return apr_pstrcat(p, bitbucket->api_url, "/user/workspaces/", path_segment(workspace, p),
+                       "/permissions/repositories?q=", abb_text_percent_encode(query, p), NULL);
+}
+
+static const char *grant_url(const abb_bitbucket_t *bitbucket, const char *asked, apr_pool_t *p)
+{
+    return abb_account_is_repository(asked) ? repository_url(bitbucket, asked, p)
+                                            : permission_url(bitbucket, asked, p);
+}
+
 /* ---- a grant ------------------------------------------------------------- */
 
 /* One who asks, with a token; the answers come into the visitor. */
@@ -159,13 +184,28 @@ static apr_status_t read_permission(const asker_t *asker, const abb_http_answer_
                                     abb_grant_t *grant, abb_error_t *err)
 {
     const char *doubt;
-    apr_status_t status = abb_reply_permission(answer->body, answer->body_size, asker->uuid, grant,
-                                               &doubt, asker->pool, err);
+    apr_status_t status = abb_account_is_repository(grant->asked)
+                              ? abb_reply_repository(answer->body, answer->body_size, asker->uuid,
+                                                     grant, &doubt, asker->pool, err)
+                              : abb_reply_permission(answer->body, answer->body_size, asker->uuid,
+                                                     grant, &doubt, asker->pool, err);
 
     if (status == APR_SUCCESS && doubt) {
         asker->visitor->doubt = doubt;
     }
     return status;
+}
+
+static apr_status_t meaning_of_grant(const asker_t *asker, const abb_http_answer_t *answer,
+                                     const abb_grant_t *grant, abb_error_t *err)
+{
+    return abb_account_is_repository(grant->asked)
+               ? abb_bitbucket_meaning(ABB_ASKED_REPOSITORY,
+                                       "GET /user/workspaces/{workspace}/permissions/repositories",
+                                       answer, asker->pool, err)
+               : abb_bitbucket_meaning(ABB_ASKED_PERMISSION,
+                                       "GET /user/workspaces/{workspace}/permission", answer,
+                                       asker->pool, err);
 }
 
 static apr_status_t read_grant(const asker_t *asker, const abb_http_answer_t *answer,
@@ -175,21 +215,20 @@ static apr_status_t read_grant(const asker_t *asker, const abb_http_answer_t *an
     apr_status_t status;
 
     abb_error_clear(&reason);
-    status =
-        abb_bitbucket_meaning(ABB_ASKED_PERMISSION, "GET /user/workspaces/{workspace}/permission",
-                              answer, asker->pool, &reason);
-    switch (status) {
-    case APR_SUCCESS:
+    status = meaning_of_grant(asker, answer, grant, &reason);
+    if (status == APR_SUCCESS) {
         return read_permission(asker, answer, grant, err);
-    case APR_NOTFOUND:
+    }
+    if (status == APR_NOTFOUND) {
         return APR_SUCCESS;
-    case ABB_EGONE:
+    }
+    /* Permission on a repository has no second way. */
+    if (status == ABB_EGONE && !abb_account_is_repository(grant->asked)) {
         asker->visitor->change = apr_pstrdup(asker->pool, reason.text);
         return fetch_member(asker, grant, err);
-    default:
-        *err = reason;
-        return status;
     }
+    *err = reason;
+    return status;
 }
 
 /* Keep what was answered; the first failure is told beside it. */
@@ -269,9 +308,24 @@ static apr_status_t check_page(const abb_bitbucket_t *bitbucket, apr_array_heade
     return APR_SUCCESS;
 }
 
-/* One page's addresses; *next is the page after it while the primary one is not found. */
+/* As many addresses as a record should hold: longer lists end here. */
+static void add_emails(abb_account_t *account, const char *confirmed, apr_pool_t *p)
+{
+    if (!confirmed) {
+        return;
+    }
+    if (!account->emails) {
+        account->emails = confirmed;
+    }
+    else if (strlen(account->emails) + strlen(confirmed) < EMAILS_MAX) {
+        account->emails = apr_pstrcat(p, account->emails, " ", confirmed, NULL);
+    }
+}
+
+/* One page's addresses; *next is the page after it. */
 static apr_status_t read_emails(const abb_http_answer_t *answer, abb_account_t *account,
-                                const char **next, apr_pool_t *p, abb_error_t *err)
+                                const char **next, int *has_primary, apr_pool_t *p,
+                                abb_error_t *err)
 {
     abb_reply_emails_t emails;
     apr_status_t status =
@@ -281,13 +335,15 @@ static apr_status_t read_emails(const abb_http_answer_t *answer, abb_account_t *
                                                             &emails, p, err)) != APR_SUCCESS) {
         return status;
     }
-    if (emails.primary) {
+    if (emails.primary && !*has_primary) {
         account->email = emails.primary;
+        *has_primary = 1;
     }
     else if (!account->email) {
         account->email = emails.first_confirmed;
     }
-    *next = emails.primary ? NULL : emails.next;
+    add_emails(account, emails.confirmed, p);
+    *next = emails.next;
     return APR_SUCCESS;
 }
 
@@ -300,7 +356,8 @@ static apr_status_t take_emails(const asker_t *asker, const abb_http_answer_t *f
     apr_pool_t *p = asker->pool;
     apr_array_header_t *seen = apr_array_make(p, PAGES_MAX, sizeof(const char *));
     const char *next;
-    apr_status_t status = read_emails(first, account, &next, p, err);
+    int has_primary = 0;
+    apr_status_t status = read_emails(first, account, &next, &has_primary, p, err);
 
     APR_ARRAY_PUSH(seen, const char *) = emails_url(bitbucket, p);
     while (status == APR_SUCCESS && next &&
@@ -309,7 +366,11 @@ static apr_status_t take_emails(const asker_t *asker, const abb_http_answer_t *f
         abb_http_answer_t answer;
 
         abb_bitbucket_perform(&asker->round, &request, &answer, 1, p);
-        status = read_emails(&answer, account, &next, p, err);
+        status = read_emails(&answer, account, &next, &has_primary, p, err);
+    }
+    /* One address is said once. */
+    if (account->emails && !strchr(account->emails, ' ')) {
+        account->emails = NULL;
     }
     return status;
 }
@@ -352,7 +413,7 @@ static void compose(questions_t *questions, const abb_bitbucket_question_t *ques
                                      ? ABB_BITBUCKET_WORKSPACES_MAX
                                      : question->workspace_count;
     for (int i = 0; i < questions->workspace_count; ++i) {
-        add_question(questions, permission_url(bitbucket, question->workspaces[i], p), asker);
+        add_question(questions, grant_url(bitbucket, question->workspaces[i], p), asker);
     }
 }
 

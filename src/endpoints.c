@@ -1,4 +1,4 @@
-/* endpoints (floor 6): login, callback, logout, userinfo. See abb_endpoints.h. */
+/* endpoints (floor 7): login, callback, logout, userinfo. See abb_endpoints.h. */
 #include "abb_endpoints.h"
 
 #include <apr_strings.h>
@@ -173,6 +173,7 @@ static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t 
                       account->uuid, result->doubt);
     }
     abb_news_change(r->server, visit->site->bitbucket.traffic, result->change);
+    abb_news_alarm(r->server, visit->site->bitbucket.traffic, result->alarm);
     return abb_request_redirect(r, HTTP_SEE_OTHER, result->return_path);
 }
 
@@ -368,7 +369,7 @@ static const char *workspaces_json(const abb_record_t *record, apr_pool_t *p)
     for (int i = 0; i < record->grant_count; ++i) {
         const abb_grant_t *grant = &record->grants[i];
 
-        if (grant->role > ABB_ROLE_NONE) {
+        if (grant->role > ABB_ROLE_NONE && grant->role <= ABB_ROLE_OWNER) {
             json = apr_pstrcat(
                 p, json, *json ? "," : "", "{\"slug\":", abb_text_json(grant->slug, p),
                 ",\"uuid\":", abb_text_json(grant->uuid, p),

@@ -214,6 +214,11 @@ apr_status_t abb_login_finish(const abb_login_t *login, const abb_login_callback
     }
     result->doubt = visitor.doubt;
     result->change = visitor.change;
+    result->alarm = NULL;
+    if ((status = abb_session_pin_grants(login->sessions, visitor.grants, visitor.grant_count, now,
+                                         &result->alarm, p, err)) != APR_SUCCESS) {
+        return status;
+    }
     result->return_path = ticket->return_path;
     if ((status = spend(login, ticket, now, err)) != APR_SUCCESS) {
         return status;

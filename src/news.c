@@ -64,6 +64,16 @@ void abb_news_odd(server_rec *s, abb_traffic_t *traffic, const char *account, co
     }
 }
 
+void abb_news_alarm(server_rec *s, abb_traffic_t *traffic, const char *alarm)
+{
+    if (alarm && abb_traffic_may_tell(traffic, ABB_TRAFFIC_TOLD_ALARM, INTERVAL, apr_time_now())) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s,
+                     ABB_LOGNO(0308) "%s; if it is the right one, write its {uuid} in the Require "
+                                     "line instead of the name",
+                     alarm);
+    }
+}
+
 void abb_news_crowd(server_rec *s, abb_traffic_t *traffic, int limit)
 {
     unsigned count =

@@ -137,10 +137,13 @@ static void take_account(job_t *job, const abb_bitbucket_question_t *question,
                          const abb_bitbucket_visitor_t *visitor, apr_time_t asked_at)
 {
     abb_record_t *record = &job->session->record;
-    const char *email = question->emails ? visitor->account.email : record->account.email;
+    abb_account_t before = record->account;
 
     record->account = visitor->account;
-    record->account.email = email;
+    if (!question->emails) {
+        record->account.email = before.email;
+        record->account.emails = before.emails;
+    }
     job->private_part.raw_user = visitor->raw_user;
     if (question->emails) {
         record->account_checked_at = asked_at;
@@ -150,6 +153,13 @@ static void take_account(job_t *job, const abb_bitbucket_question_t *question,
 static apr_status_t take_answers(job_t *job, const abb_bitbucket_question_t *question,
                                  const abb_bitbucket_visitor_t *visitor, apr_time_t asked_at)
 {
+    apr_status_t status =
+        abb_session_pin_grants(job->recheck->sessions, visitor->grants, visitor->grant_count,
+                               asked_at, &job->notes->alarm, job->pool, job->err);
+
+    if (status != APR_SUCCESS) {
+        return status;
+    }
     if (visitor->has_account) {
         take_account(job, question, visitor, asked_at);
     }

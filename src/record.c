@@ -10,7 +10,7 @@
  *
  * Numbers have two bytes each when the block is smaller than 64 KiB, else four;
  * the magic says which. They are: how many grants, how many times; the places of
- * two times and eight strings; then for each grant the places of a time and three
+ * two times and nine strings; then for each grant the places of a time and three
  * strings, and the role. The place of a time is its number in the list, that of
  * a string its offset from the block's start, 0 for NULL. What is equal stands
  * there once: most grants are asked for by their slug, many checked at one time.
@@ -36,8 +36,8 @@
 #include "abb_pack.h"
 
 /* "AB" and a version; another byte order reads as another magic. */
-#define MAGIC_NARROW 0x41420201u
-#define MAGIC_WIDE 0x41420202u
+#define MAGIC_NARROW 0x41420203u
+#define MAGIC_WIDE 0x41420204u
 #define HEAD_SIZE 8
 #define NARROW_SIZE_MAX 0xffff
 
@@ -60,6 +60,7 @@ static const apr_size_t account_strings[] = {
     offsetof(abb_account_t, username),     offsetof(abb_account_t, nickname),
     offsetof(abb_account_t, display_name), offsetof(abb_account_t, email),
     offsetof(abb_account_t, avatar_url),   offsetof(abb_account_t, profile_url),
+    offsetof(abb_account_t, emails),
 };
 #define ACCOUNT_STRINGS (sizeof(account_strings) / sizeof(account_strings[0]))
 
@@ -335,7 +336,7 @@ static void read_grant(reader_t *reader, apr_size_t first, abb_grant_t *grant)
     grant->slug = string_at(reader, first + ROW_SLUG);
     grant->uuid = string_at(reader, first + ROW_UUID);
     grant->role = (abb_role_t)role;
-    reader->is_good &= role <= ABB_ROLE_OWNER && grant->asked != NULL;
+    reader->is_good &= role <= ABB_ROLE_ADMIN && grant->asked != NULL;
 }
 
 apr_status_t abb_record_decode(const void *open, apr_size_t size, abb_record_t *record,

@@ -289,6 +289,8 @@ static void take_address(const json_t *entry, abb_reply_emails_t *emails, apr_po
     if (!email || !is_email(email) || !json_is_true(json_object_get(entry, "is_confirmed"))) {
         return;
     }
+    emails->confirmed = emails->confirmed ? apr_pstrcat(p, emails->confirmed, " ", email, NULL)
+                                          : apr_pstrdup(p, email);
     if (!emails->first_confirmed) {
         emails->first_confirmed = apr_pstrdup(p, email);
     }
@@ -407,6 +409,70 @@ apr_status_t abb_reply_member(const char *body, apr_size_t size, const char *use
         grant->role = ABB_ROLE_MEMBER;
     }
     return status;
+}
+
+/* ---- repositories -------------------------------------------------------- */
+
+/* Whether the repository is the one asked about: by its full name, or by its uuid. */
+static int take_repository(const json_t *entry, abb_grant_t *grant, apr_pool_t *p)
+{
+    const json_t *repository = json_object_get(entry, "repository");
+    const char *name = strchr(grant->asked, '/') + 1;
+    const char *full_name;
+    const char *uuid;
+
+    if (!take_text(repository, "full_name", &full_name, p) ||
+        !take_text(repository, "uuid", &uuid, p) || !full_name || !uuid) {
+        return 0;
+    }
+    grant->slug = abb_text_lower(full_name, p);
+    grant->uuid = abb_account_parse_uuid(uuid, p);
+    return grant->uuid &&
+           (strcasecmp(grant->slug, grant->asked) == 0 || strcmp(grant->uuid, name) == 0);
+}
+
+static apr_status_t take_permission(const json_t *entry, const char *user_uuid, abb_grant_t *grant,
+                                    const char **doubt, apr_pool_t *p, abb_error_t *err)
+{
+    const char *what = "a repository";
+    const char *permission;
+
+    if (!is_of_user(entry, user_uuid, p)) {
+        return unusable(err, what, "it is about another user");
+    }
+    if (!take_repository(entry, grant, p)) {
+        return unusable(err, what, "it is about another repository");
+    }
+    if (!take_text(entry, "permission", &permission, p)) {
+        return unusable(err, what, "permission is no text");
+    }
+    grant->role = permission ? abb_account_parse_permission(permission) : ABB_ROLE_NONE;
+    if (grant->role == ABB_ROLE_NONE && (!permission || strcmp(permission, "none") != 0)) {
+        *doubt = permission ? apr_psprintf(p, "permission '%.40s' is unknown", permission)
+                            : "permission is missing";
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_reply_repository(const char *body, apr_size_t size, const char *user_uuid,
+                                  abb_grant_t *grant, const char **doubt, apr_pool_t *p,
+                                  abb_error_t *err)
+{
+    const json_t *page = load_object(body, size, p);
+    const json_t *values = json_object_get(page, "values");
+
+    *doubt = NULL;
+    grant->slug = grant->uuid = NULL;
+    grant->role = ABB_ROLE_NONE;
+    if (!page || !json_is_array(values)) {
+        return unusable(err, "a repository", "it is no JSON object with an array of values");
+    }
+    if (json_array_size(values) > 1) {
+        return unusable(err, "a repository", "it holds more than the one asked about");
+    }
+    return json_array_size(values) == 0
+               ? APR_SUCCESS
+               : take_permission(json_array_get(values, 0), user_uuid, grant, doubt, p, err);
 }
 
 /* ---- errors -------------------------------------------------------------- */

@@ -388,6 +388,11 @@ static char *put_word(char *out, const char *word, char end)
     return out + length + 1;
 }
 
+static int is_role_in_workspace(const abb_grant_t *grant)
+{
+    return grant->role > ABB_ROLE_NONE && grant->role <= ABB_ROLE_OWNER;
+}
+
 const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p)
 {
     apr_size_t size = 0;
@@ -397,7 +402,7 @@ const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p)
     for (int i = 0; i < record->grant_count; ++i) {
         const abb_grant_t *grant = &record->grants[i];
 
-        if (grant->role > ABB_ROLE_NONE) {
+        if (is_role_in_workspace(grant)) {
             size += strlen(grant->slug) + strlen(abb_account_role_word(grant->role)) + 2;
         }
     }
@@ -408,7 +413,7 @@ const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p)
     for (int i = 0; i < record->grant_count; ++i) {
         const abb_grant_t *grant = &record->grants[i];
 
-        if (grant->role > ABB_ROLE_NONE) {
+        if (is_role_in_workspace(grant)) {
             out = put_word(out, grant->slug, ':');
             out = put_word(out, abb_account_role_word(grant->role), ' ');
         }

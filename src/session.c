@@ -12,6 +12,7 @@
 
 #define SESSION_KIND "S"
 #define ATTEMPT_KIND "A"
+#define PIN_KIND "P"
 #define KIND_SIZE 1
 
 apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *client_id,
@@ -478,4 +479,108 @@ apr_status_t abb_session_find_attempt(const abb_sessions_t *sessions, const void
         *return_path = apr_pstrmemdup(p, stored.open, strnlen(stored.open, stored.open_size));
     }
     return status;
+}
+
+/* ---- slugs and their uuids ------------------------------------------------ */
+
+static apr_status_t put_pin(const abb_sessions_t *sessions, const abb_store_key_t *key,
+                            const char *uuid, apr_time_t now, abb_error_t *err)
+{
+    abb_store_record_t stored;
+
+    memset(&stored, 0, sizeof(stored));
+    stored.open = uuid;
+    stored.open_size = strlen(uuid) + 1;
+    stored.expires_at = now + ABB_SESSION_PIN_LIFETIME;
+    return abb_store_put(sessions->store, key, &stored, now, err);
+}
+
+/* One that is used is not among the first to go when the store is full, and does not run out. */
+static void keep_pin(const abb_sessions_t *sessions, const abb_store_key_t *key,
+                     const abb_store_record_t *stored, apr_time_t now)
+{
+    abb_store_record_t renewed = *stored;
+
+    renewed.sealed = NULL;
+    renewed.sealed_size = 0;
+    renewed.expires_at = now + ABB_SESSION_PIN_LIFETIME;
+    if (stored->expires_at - now < ABB_SESSION_PIN_LIFETIME / 2) {
+        abb_store_replace(sessions->store, key, stored->generation, &renewed, now, NULL);
+    }
+    else if (now - stored->last_seen >= ABB_SESSION_TOUCH_INTERVAL) {
+        abb_store_touch(sessions->store, key, now, NULL);
+    }
+}
+
+static apr_status_t find_pin(const abb_sessions_t *sessions, const abb_store_key_t *key,
+                             apr_time_t now, const char **pinned, apr_pool_t *p, abb_error_t *err)
+{
+    abb_store_record_t stored;
+    apr_status_t status =
+        abb_store_get(sessions->store, key, ABB_STORE_OPEN_PART, now, &stored, p, err);
+
+    if (status == APR_SUCCESS) {
+        *pinned = apr_pstrmemdup(p, stored.open, strnlen(stored.open, stored.open_size));
+        keep_pin(sessions, key, &stored, now);
+    }
+    return status;
+}
+
+apr_status_t abb_session_pin(const abb_sessions_t *sessions, const char *slug, const char *uuid,
+                             apr_time_t now, const char **pinned, apr_pool_t *p, abb_error_t *err)
+{
+    abb_store_key_t key;
+    apr_status_t status = find_key(sessions, PIN_KIND, slug, strlen(slug), &key, err);
+
+    if (status == APR_SUCCESS) {
+        status = find_pin(sessions, &key, now, pinned, p, err);
+    }
+    if (status == APR_NOTFOUND) {
+        *pinned = uuid;
+        status = put_pin(sessions, &key, uuid, now, err);
+    }
+    if (status == APR_EEXIST) {
+        /* Another was quicker. */
+        status = find_pin(sessions, &key, now, pinned, p, err);
+    }
+    if (status == APR_SUCCESS && strcmp(*pinned, uuid) != 0) {
+        return ABB_EIDENTITY;
+    }
+    return status == APR_NOTFOUND ? abb_error_set(err, ABB_ESTORE, "the store forgets at once")
+                                  : status;
+}
+
+/* A row named by uuid cannot become another's. */
+static int is_named_by_uuid(const abb_grant_t *grant, apr_pool_t *p)
+{
+    const char *slash = strrchr(grant->asked, '/');
+
+    return abb_account_parse_uuid(slash ? slash + 1 : grant->asked, p) != NULL;
+}
+
+apr_status_t abb_session_pin_grants(const abb_sessions_t *sessions, abb_grant_t *grants, int count,
+                                    apr_time_t now, const char **alarm, apr_pool_t *p,
+                                    abb_error_t *err)
+{
+    for (int i = 0; i < count; ++i) {
+        abb_grant_t *grant = &grants[i];
+        const char *pinned = NULL;
+        apr_status_t status;
+
+        if (grant->role == ABB_ROLE_NONE || is_named_by_uuid(grant, p)) {
+            continue;
+        }
+        status = abb_session_pin(sessions, abb_text_lower(grant->asked, p), grant->uuid, now,
+                                 &pinned, p, err);
+        if (status == ABB_EIDENTITY) {
+            grant->role = ABB_ROLE_NONE;
+            *alarm =
+                apr_psprintf(p, "%s was {%s} at Bitbucket and is {%s} now, so it lets nobody in",
+                             grant->asked, pinned, grant->uuid);
+        }
+        else if (status != APR_SUCCESS) {
+            return status;
+        }
+    }
+    return APR_SUCCESS;
 }

@@ -706,8 +706,17 @@ static apr_int64_t socache_take_evictions(void *self, apr_time_t now)
 /* ---- opening ------------------------------------------------------------- */
 
 static const abb_store_methods_t methods = {
-    socache_get,     socache_put,  socache_replace, socache_touch,   socache_lease,
-    socache_release, socache_fail, socache_drop,    socache_figures, socache_take_evictions, NULL,
+    socache_get,
+    socache_put,
+    socache_replace,
+    socache_touch,
+    socache_lease,
+    socache_release,
+    socache_fail,
+    socache_drop,
+    socache_figures,
+    socache_take_evictions,
+    NULL,
 };
 
 apr_status_t abb_store_socache_create(abb_store_socache_t **cache,

@@ -13,8 +13,9 @@ floor_of() {
     store_file | session | bitbucket | authz | request) echo 3 ;;
     login | recheck | config | refusal | news) echo 4 ;;
     visit | memory | background) echo 5 ;;
-    authn | endpoints) echo 6 ;;
-    mod_auth_bitbucket) echo 7 ;;
+    ask) echo 6 ;;
+    authn | rules | endpoints) echo 7 ;;
+    mod_auth_bitbucket) echo 8 ;;
     *) echo unknown ;;
     esac
 }

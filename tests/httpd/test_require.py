@@ -7,12 +7,13 @@ import pytest
 from harness import tags
 from harness.client import SCRIPT
 from harness.config import VirtualHost, place
-from harness.simulator import account, permission_route, uuid_of, workspace_uuid
+from harness.simulator import account, permission_route, repository_uuid, uuid_of, workspace_uuid
 
 PEOPLE = ("olivia", "priya", "mark", "carla", "oscar", "gwen")
 ALL = frozenset(PEOPLE)
 # In acme: olivia owns, priya creates projects, mark is a member, carla shares a repository.
 # In globex: gwen owns, oscar is a member. In InitechLabs: gwen owns, mark is a member.
+READERS = {"olivia", "priya", "mark", "carla"}
 MEMBERS, INITECH = {"olivia", "priya", "mark"}, {"gwen", "mark"}
 
 
@@ -70,6 +71,38 @@ RULES: dict[str, tuple[list[str], set[str] | frozenset[str]]] = {
     "address and workspace": (within("RequireAll", "Require ip 127.0.0.1", "Require bitbucket-workspace acme"), MEMBERS),
     "wrong address": (within("RequireAll", "Require ip 192.0.2.1", "Require bitbucket-workspace acme"), set()),
     "denied": (["Require all denied"], set()),
+    # In acme/site: priya administers, mark writes, carla reads. acme/handbook is public.
+    # Who owns a workspace administers its repositories.
+    "repository": (["Require bitbucket-repository acme/site"], READERS),
+    "repository read": (["Require bitbucket-repository acme/site:read"], READERS),
+    "repository write": (["Require bitbucket-repository acme/site:write"], {"olivia", "priya", "mark"}),
+    "repository admin": (["Require bitbucket-repository acme/site:admin"], {"olivia", "priya"}),
+    "repository by uuid": (["Require bitbucket-repository acme/{%s}:write" % repository_uuid("acme", "site")],
+                           {"olivia", "priya", "mark"}),
+    "repository by uuids": (["Require bitbucket-repository {%s}/{%s}" % (workspace_uuid("acme"),
+                                                                        repository_uuid("acme", "site"))],
+                            READERS),
+    "public repository": (["Require bitbucket-repository acme/handbook"], {"olivia"}),
+    "repository of another workspace": (["Require bitbucket-repository globex/site"], set()),
+    "unknown repository": (["Require bitbucket-repository acme/nothing"], set()),
+    "several repositories": (["Require bitbucket-repository acme/vault acme/site:admin globex/reactor"],
+                             {"olivia", "priya", "oscar", "gwen"}),
+    "repository and workspace": (within("RequireAll", "Require bitbucket-workspace acme",
+                                        "Require bitbucket-repository acme/site"), {"olivia", "priya", "mark"}),
+    "no writer": (within("RequireAll", "Require valid-user", "Require not bitbucket-repository acme/site:write"),
+                  {"carla", "oscar", "gwen"}),
+    "no reader": (within("RequireAll", "Require valid-user", *within(
+        "RequireNone", "Require bitbucket-repository acme/site:write", "Require bitbucket-workspace globex:owner")),
+        {"carla", "oscar"}),
+    "address": (["Require bitbucket-email mark@acme.example"], {"mark"}),
+    "address in capitals": (["Require bitbucket-email Mark@ACME.example"], {"mark"}),
+    "second address": (["Require bitbucket-email olivia.owens@home.example"], {"olivia"}),
+    "domain": (["Require bitbucket-email @acme.example"], MEMBERS),
+    "several domains": (["Require bitbucket-email @freelance.example @home.example"], {"carla", "olivia"}),
+    "domain above": (["Require bitbucket-email @example"], set()),
+    "part of a domain": (["Require bitbucket-email @me.example"], set()),
+    "not this domain": (within("RequireAll", "Require valid-user", "Require not bitbucket-email @acme.example"),
+                        {"carla", "oscar", "gwen"}),
 }
 
 
@@ -107,6 +140,123 @@ def test_signing_in_right_there(start_server, new_browser, rule):
             assert answer.status == (200 if person in allowed else 403), answer
 
 
+@pytest.mark.parametrize("person, status", [("una", 403), ("pat", 200), ("noah", 200)])
+def test_addresses_of_every_page_count_when_they_are_confirmed(start_server, browser, person, status):
+    host = VirtualHost(place("here", "AuthBitbucketRemoteUser uuid", "Require bitbucket-email @acme.example"))
+    start_server(host)
+    assert browser.sign_in(host.url("/here/page.html"), person).status == status
+
+
+def test_a_repository_rule_without_its_scope_is_the_operators_matter(start_server, browser, logs):
+    logs.expect(tags.ANSWERED, "lacks the scope 'account repository'")
+    host = VirtualHost(place("here", "Require bitbucket-repository acme/site"), scopes=("account", "email"))
+    start_server(host)
+    answer = browser.sign_in(host.url("/here/page.html"), "mark")
+    assert answer.status == 500 and answer.reference
+
+
+# -- expressions
+
+EXPRESSIONS = "\n".join([
+    '<LocationMatch "^/team/(?<TEAM>[^/]*)">', "AuthType Bitbucket",
+    "Require bitbucket-workspace %{env:MATCH_TEAM}", "</LocationMatch>",
+    '<LocationMatch "^/not/(?<TEAM>[^/]*)">', "AuthType Bitbucket", *within(
+        "RequireAll", "Require valid-user", "Require not bitbucket-workspace %{env:MATCH_TEAM}"), "</LocationMatch>",
+    '<LocationMatch "^/none/(?<TEAM>[^/]*)">', "AuthType Bitbucket", *within(
+        "RequireAll", "Require valid-user", *within("RequireNone", "Require bitbucket-workspace %{env:MATCH_TEAM}")),
+    "</LocationMatch>",
+    '<LocationMatch "^/any/(?<TEAM>[^/]*)">', "AuthType Bitbucket",
+    "Require bitbucket-workspace %{env:MATCH_TEAM}", "Require bitbucket-workspace initechlabs", "</LocationMatch>",
+    '<LocationMatch "^/owners/(?<TEAM>[^/]*)">', "AuthType Bitbucket",
+    "Require bitbucket-workspace %{env:MATCH_TEAM}:owner", "</LocationMatch>",
+    '<LocationMatch "^/repository/(?<NAME>[^/]*)">', "AuthType Bitbucket",
+    "Require bitbucket-repository acme/%{env:MATCH_NAME}:write", "</LocationMatch>",
+    '<LocationMatch "^/person/(?<NAME>[^/]*)">', "AuthType Bitbucket",
+    "Require bitbucket-user %{env:MATCH_NAME}", "</LocationMatch>",
+    '<LocationMatch "^/mail/(?<NAME>[^/]*)">', "AuthType Bitbucket",
+    "Require bitbucket-email @%{env:MATCH_NAME}", "</LocationMatch>",
+    '<LocationMatch "^/own/">', "AuthType Bitbucket", "Require bitbucket-user %{tolower:%{REMOTE_USER}}",
+    "</LocationMatch>",
+    'AliasMatch "^/(team|not|none|any|owners|repository|person|mail|own)/[^/]*/(.*)$" "${CONTENT}/$2"',
+    place("start", "Require valid-user"),
+    place("void", "Require bitbucket-workspace %{env:NO_SUCH}"),
+    place("void-not", *within("RequireAll", "Require valid-user", "Require not bitbucket-workspace %{env:NO_SUCH}")),
+    place("void-none", *within("RequireAll", "Require valid-user", *within(
+        "RequireNone", "Require bitbucket-user %{env:NO_SUCH}"))),
+    place("void-any", "Require bitbucket-email %{env:NO_SUCH}", "Require bitbucket-workspace acme"),
+    place("void-beside", "Require bitbucket-workspace acme %{env:NO_SUCH}"),
+])
+
+EXPRESSED = {
+    # path: who gets in; mark is a member of acme and initechlabs and writes on acme/site
+    "/team/acme/page.html": 200,
+    "/team/ACME/page.html": 200,
+    "/team/globex/page.html": 403,
+    "/team/nowhere/page.html": 403,
+    "/owners/acme/page.html": 403,
+    "/not/acme/page.html": 403,
+    "/not/globex/page.html": 200,
+    "/none/acme/page.html": 403,
+    "/none/globex/page.html": 200,
+    "/any/globex/page.html": 200,
+    "/repository/site/page.html": 200,
+    "/repository/handbook/page.html": 403,
+    "/person/mark_miller/page.html": 200,
+    "/person/mark/page.html": 403,
+    "/mail/acme.example/page.html": 200,
+    "/mail/globex.example/page.html": 403,
+    "/own/x/page.html": 200,
+    # What comes to nothing, or to no name, lets nobody in, also under not.
+    "/void/page.html": 403,
+    "/void-not/page.html": 403,
+    "/void-none/page.html": 403,
+    "/void-any/page.html": 200,
+    "/void-beside/page.html": 403,
+    "/not/a%20b/page.html": 403,
+    "/none/a%22b/page.html": 403,
+    "/not/acme:emperor/page.html": 403,
+    # One argument stays one argument.
+    "/team/globex%20acme/page.html": 403,
+    "/team/globex%22%20%22acme/page.html": 403,
+    "/team/globex%09acme/page.html": 403,
+    "/team/acme:collaborator%20x/page.html": 403,
+    "/team/..%2fuser/page.html": 404,
+    "/team/%25%7benv:PATH%7d/page.html": 403,
+    "/mail/acme.example%20@x/page.html": 403,
+    "/person/mark_miller%20x/page.html": 403,
+}
+
+
+def test_arguments_may_be_expressions(start_server, browser):
+    host = VirtualHost(EXPRESSIONS)
+    start_server(host)
+    assert browser.sign_in(host.url("/start/page.html"), "mark").status == 200
+    answers = {path: browser.get(host.url(path)).status for path in EXPRESSED}
+    assert answers == EXPRESSED
+
+
+def test_signing_in_where_the_rule_is_an_expression(start_server, browser, simulator):
+    """What the address names is asked about at the sign-in, in the same round."""
+    host = VirtualHost(EXPRESSIONS)
+    start_server(host)
+    assert browser.sign_in(host.url("/team/acme/page.html"), "mark").status == 200
+    assert simulator.asked().count("permission acme") == 1
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("line, quoted", [
+    ("Require bitbucket-repository acme", "'acme'"), ("Require bitbucket-repository acme/site:owner", "'owner'"),
+    ("Require bitbucket-repository", "names no repository"), ("Require bitbucket-email", "names no address"),
+    ("Require bitbucket-email example.com", "'example.com'"), ("Require bitbucket-email a@b@c", "'a@b@c'"),
+    ("Require bitbucket-workspace %{nonsense", "'%{nonsense'"),
+    ("Require bitbucket-user %{no_such_function:x}", "'%{no_such_function:x}'"),
+])
+def test_malformed_lines_stop_the_start(start_server, line, quoted):
+    host = VirtualHost(place("here", line))
+    checked = start_server.prepare(host).run("-t")
+    assert checked.returncode != 0 and quoted in checked.stdout, checked.stdout
+
+
 @pytest.mark.one_mpm
 @pytest.mark.parametrize("setting, status", [("collaborator", 403), ("403", 403)])
 def test_a_collaborator_is_no_member(site, browser, simulator, setting, status):
@@ -120,6 +270,24 @@ def test_a_reused_slug_of_another_workspace_gives_nothing(start_server, browser,
     start_server(host)
     simulator.control("POST", "workspaces/acme", {"uuid": "{00000000-1111-2222-3333-444444444444}"})
     assert browser.sign_in(host.url("/here/page.html"), "mark").status == 403
+
+
+def test_a_reused_slug_lets_nobody_in(start_server, clock, new_browser, simulator, logs):
+    """A slug is held to the workspace that it was when it first let somebody in."""
+    logs.expect(tags.ANOTHER_WORKSPACE)
+    host = VirtualHost(place("here", "Require bitbucket-workspace acme") + "\n"
+                       + place("site", "Require bitbucket-repository acme/site"))
+    start_server(host, clock=clock)
+    mark, olivia = new_browser(), new_browser()
+    assert mark.sign_in(host.url("/here/page.html"), "mark").status == 200
+    simulator.control("POST", "workspaces/acme", {"uuid": "{00000000-1111-2222-3333-444444444444}"})
+    assert olivia.sign_in(host.url("/here/page.html"), "olivia").status == 403
+    clock.advance(3605)
+    assert mark.get(host.url("/here/page.html")).status == 403
+    assert mark.get(host.url("/site/page.html")).status == 200, "the repository is the same"
+    simulator.control("POST", "workspaces/acme", {"uuid": "{%s}" % workspace_uuid("acme")})
+    clock.advance(16)
+    assert mark.get(host.url("/here/page.html")).status == 200
 
 
 # -- .htaccess

@@ -9,10 +9,10 @@
 #define SECONDS(n) apr_time_from_sec(n)
 #define MINUTES(n) apr_time_from_sec((n)*60)
 
-static const abb_authz_workspaces_t *parse(const char *line, apr_pool_t *p)
+static const abb_authz_rows_t *parse(const char *line, apr_pool_t *p)
 {
-    const abb_authz_workspaces_t *workspaces = NULL;
-    const char *fault = abb_authz_parse_workspaces(line, &workspaces, p);
+    const abb_authz_rows_t *workspaces = NULL;
+    const char *fault = abb_authz_parse_workspaces(abb_authz_split(line, p), &workspaces, p);
 
     if (fault) {
         fail_msg("'%s': %s", line, fault);
@@ -24,7 +24,7 @@ static const abb_authz_workspaces_t *parse(const char *line, apr_pool_t *p)
 static const abb_authz_users_t *parse_users(const char *line, apr_pool_t *p)
 {
     const abb_authz_users_t *users = NULL;
-    const char *fault = abb_authz_parse_users(line, &users, p);
+    const char *fault = abb_authz_parse_users(abb_authz_split(line, p), &users, p);
 
     if (fault) {
         fail_msg("'%s': %s", line, fault);
@@ -33,7 +33,7 @@ static const abb_authz_users_t *parse_users(const char *line, apr_pool_t *p)
     return users;
 }
 
-static void check_rule(const abb_authz_workspaces_t *workspaces, int i, const char *asked,
+static void check_rule(const abb_authz_rows_t *workspaces, int i, const char *asked,
                        abb_role_t role)
 {
     assert_true(i < workspaces->count);
@@ -45,7 +45,7 @@ static void check_rule(const abb_authz_workspaces_t *workspaces, int i, const ch
 
 static void a_plain_name_means_a_member(void **state)
 {
-    const abb_authz_workspaces_t *workspaces = parse("acme", *state);
+    const abb_authz_rows_t *workspaces = parse("acme", *state);
 
     assert_int_equal(workspaces->count, 1);
     check_rule(workspaces, 0, "acme", ABB_ROLE_MEMBER);
@@ -53,7 +53,7 @@ static void a_plain_name_means_a_member(void **state)
 
 static void a_line_names_any_of_several(void **state)
 {
-    const abb_authz_workspaces_t *workspaces =
+    const abb_authz_rows_t *workspaces =
         parse("acme:owner  beta:create-project gamma:member\tdelta:collaborator eps", *state);
 
     assert_int_equal(workspaces->count, 5);
@@ -66,7 +66,7 @@ static void a_line_names_any_of_several(void **state)
 
 static void uuids_lose_braces_and_capitals(void **state)
 {
-    const abb_authz_workspaces_t *workspaces = parse(
+    const abb_authz_rows_t *workspaces = parse(
         "{" UUID "} {9A01F37B-B1B2-40C5-8C5E-1A39F4B5E645}:owner " UUID " " UUID ":collaborator",
         *state);
 
@@ -79,8 +79,7 @@ static void uuids_lose_braces_and_capitals(void **state)
 
 static void slugs_lose_capitals_and_quotes(void **state)
 {
-    const abb_authz_workspaces_t *workspaces =
-        parse("ThiagoCodecov \"Acme_1.x-y:owner\" 'Beta'", *state);
+    const abb_authz_rows_t *workspaces = parse("ThiagoCodecov \"Acme_1.x-y:owner\" 'Beta'", *state);
 
     assert_int_equal(workspaces->count, 3);
     check_rule(workspaces, 0, "thiagocodecov", ABB_ROLE_MEMBER);
@@ -90,17 +89,18 @@ static void slugs_lose_capitals_and_quotes(void **state)
 
 static void names_have_a_longest_length(void **state)
 {
-    const abb_authz_workspaces_t *workspaces;
+    const abb_authz_rows_t *workspaces;
 
     assert_int_equal(parse(unit_repeat('a', 128, *state), *state)->count, 1);
-    assert_non_null(abb_authz_parse_workspaces(unit_repeat('a', 129, *state), &workspaces, *state));
+    assert_non_null(abb_authz_parse_workspaces(
+        abb_authz_split(unit_repeat('a', 129, *state), *state), &workspaces, *state));
 }
 
 /* A refusal says what was read. */
 static void check_refused(const char *line, const char *word, apr_pool_t *p)
 {
-    const abb_authz_workspaces_t *workspaces;
-    const char *fault = abb_authz_parse_workspaces(line, &workspaces, p);
+    const abb_authz_rows_t *workspaces;
+    const char *fault = abb_authz_parse_workspaces(abb_authz_split(line, p), &workspaces, p);
 
     if (!fault) {
         fail_msg("'%s' is accepted", line);
@@ -157,8 +157,9 @@ static void unknown_roles_are_refused(void **state)
     for (apr_size_t i = 0; i < UNIT_COUNT(roles); ++i) {
         const char *word = apr_pstrcat(*state, "acme:", roles[i], NULL);
         const char *line = apr_pstrcat(*state, "\"", word, "\"", NULL);
-        const abb_authz_workspaces_t *workspaces;
-        const char *fault = abb_authz_parse_workspaces(line, &workspaces, *state);
+        const abb_authz_rows_t *workspaces;
+        const char *fault =
+            abb_authz_parse_workspaces(abb_authz_split(line, *state), &workspaces, *state);
 
         check_refused(line, word, *state);
         assert_non_null(strstr(fault, "create-project"));
@@ -170,12 +171,13 @@ static void unknown_roles_are_refused(void **state)
 static void a_line_must_name_something(void **state)
 {
     static const char *const lines[] = {"", " ", "\t  "};
-    const abb_authz_workspaces_t *workspaces;
+    const abb_authz_rows_t *workspaces;
     const abb_authz_users_t *users;
 
     for (apr_size_t i = 0; i < UNIT_COUNT(lines); ++i) {
-        assert_non_null(abb_authz_parse_workspaces(lines[i], &workspaces, *state));
-        assert_non_null(abb_authz_parse_users(lines[i], &users, *state));
+        assert_non_null(
+            abb_authz_parse_workspaces(abb_authz_split(lines[i], *state), &workspaces, *state));
+        assert_non_null(abb_authz_parse_users(abb_authz_split(lines[i], *state), &users, *state));
     }
 }
 
@@ -210,7 +212,7 @@ static abb_authz_verdict_t check(const char *line, const rows_t *rows, const abb
 {
     static const abb_record_ages_t ages = {MINUTES(5), MINUTES(60)};
     abb_authz_verdict_t verdict =
-        abb_authz_check_workspaces(parse(line, p), &rows->record, &ages, NOW, row);
+        abb_authz_check_rows(parse(line, p), &rows->record, &ages, NOW, row);
 
     assert_int_equal(*row != NULL, verdict == ABB_AUTHZ_GRANTED);
     return verdict;
@@ -425,8 +427,8 @@ static void malformed_users_are_refused(void **state)
 
     for (apr_size_t i = 0; i < UNIT_COUNT(words); ++i) {
         const abb_authz_users_t *users;
-        const char *fault =
-            abb_authz_parse_users(apr_pstrcat(*state, "ada ", words[i], NULL), &users, *state);
+        const char *fault = abb_authz_parse_users(
+            abb_authz_split(apr_pstrcat(*state, "ada ", words[i], NULL), *state), &users, *state);
 
         if (!fault || !strstr(fault, apr_pstrcat(*state, "'", words[i], "'", NULL))) {
             fail_msg("'%s': %s", words[i], fault ? fault : "accepted");
@@ -479,15 +481,163 @@ static void attributes_do_not_stand_for_each_other(void **state)
 
 static void a_line_is_described(void **state)
 {
-    const char *text = abb_authz_describe_workspaces(
-        parse("Acme:owner {" UUID "} x:collaborator", *state), *state);
+    const char *text =
+        abb_authz_describe_rows(parse("Acme:owner {" UUID "} x:collaborator", *state), *state);
 
     assert_string_equal(text, "owner of acme or member of " UUID " or collaborator of x");
+}
+
+/* ---- bitbucket-repository ------------------------------------------------ */
+
+static const abb_authz_rows_t *parse_repositories(const char *line, apr_pool_t *p)
+{
+    const abb_authz_rows_t *rows = NULL;
+    const char *fault = abb_authz_parse_repositories(abb_authz_split(line, p), &rows, p);
+
+    if (fault) {
+        fail_msg("'%s': %s", line, fault);
+    }
+    return rows;
+}
+
+static void repositories_have_permissions(void **state)
+{
+    const abb_authz_rows_t *rows = parse_repositories(
+        "acme/site Acme/Site:write x/{" UUID "}:admin {" UUID "}/{" OTHER_UUID "} a/b:read",
+        *state);
+
+    assert_int_equal(rows->count, 5);
+    check_rule(rows, 0, "acme/site", ABB_ROLE_READ);
+    /* As it is written: that is what Bitbucket is asked. */
+    check_rule(rows, 1, "Acme/Site", ABB_ROLE_WRITE);
+    check_rule(rows, 2, "x/" UUID, ABB_ROLE_ADMIN);
+    check_rule(rows, 3, UUID "/" OTHER_UUID, ABB_ROLE_READ);
+    check_rule(rows, 4, "a/b", ABB_ROLE_READ);
+}
+
+static void malformed_repositories_are_refused(void **state)
+{
+    static const char *const words[] = {
+        "",
+        "acme",
+        "acme/",
+        "/site",
+        "acme/site/x",
+        "a b/c\"",
+        "acme/site:",
+        "acme/s:rw",
+        "acme/s:owner",
+        "../acme/site",
+        "acme/..",
+        "acme/.",
+        "acme/a%2fb",
+        "a\"b/c",
+        "{" UUID "}/site",
+        "acme/site:read:write",
+    };
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(words); ++i) {
+        apr_array_header_t *one = apr_array_make(*state, 1, sizeof(const char *));
+        const abb_authz_rows_t *rows;
+
+        APR_ARRAY_PUSH(one, const char *) = words[i];
+        if (!abb_authz_parse_repositories(one, &rows, *state)) {
+            fail_msg("'%s' is accepted", words[i]);
+        }
+    }
+}
+
+/* A role in the workspace is no permission on its repositories, nor the other way round. */
+static void rows_of_two_kinds_are_apart(void **state)
+{
+    static const abb_record_ages_t ages = {MINUTES(5), MINUTES(60)};
+    const abb_grant_t *row;
+    rows_t rows;
+
+    memset(&rows, 0, sizeof(rows));
+    add_row(&rows, "acme", ABB_ROLE_OWNER, 0);
+    assert_int_equal(abb_authz_check_rows(parse_repositories("acme/site", *state), &rows.record,
+                                          &ages, NOW, &row),
+                     ABB_AUTHZ_ASK);
+    add_row(&rows, "acme/site", ABB_ROLE_WRITE, 0);
+    assert_int_equal(abb_authz_check_rows(parse_repositories("acme/site:write", *state),
+                                          &rows.record, &ages, NOW, &row),
+                     ABB_AUTHZ_GRANTED);
+    assert_int_equal(abb_authz_check_rows(parse_repositories("acme/site:admin", *state),
+                                          &rows.record, &ages, NOW, &row),
+                     ABB_AUTHZ_DENIED);
+}
+
+/* ---- bitbucket-email ----------------------------------------------------- */
+
+static void addresses_and_domains_match(void **state)
+{
+    static const struct {
+        const char *line, *email, *emails;
+        abb_authz_verdict_t expected;
+    } cases[] = {
+        {"ada@example.com", "ada@example.com", NULL, ABB_AUTHZ_GRANTED},
+        {"Ada@EXAMPLE.com", "aDA@example.COM", NULL, ABB_AUTHZ_GRANTED},
+        {"@example.com", "ada@example.com", NULL, ABB_AUTHZ_GRANTED},
+        {"@Example.COM", "ada@eXample.com", NULL, ABB_AUTHZ_GRANTED},
+        {"bob@example.com @example.com", "ada@example.com", NULL, ABB_AUTHZ_GRANTED},
+        {"@work.example", "ada@home.example", "ada@home.example ada@work.example",
+         ABB_AUTHZ_GRANTED},
+        {"ada@work.example", "ada@home.example", "ada@home.example ada@work.example x@y.z",
+         ABB_AUTHZ_GRANTED},
+        {"ada@example.com", "bob@example.com", NULL, ABB_AUTHZ_DENIED},
+        {"ada@example.com", "xada@example.com", NULL, ABB_AUTHZ_DENIED},
+        {"ada@example.com", "ada@example.com.evil", NULL, ABB_AUTHZ_DENIED},
+        {"@example.com", "ada@sub.example.com", NULL, ABB_AUTHZ_DENIED},
+        {"@example.com", "ada@badexample.com", NULL, ABB_AUTHZ_DENIED},
+        {"@example.com", "@example.com", NULL, ABB_AUTHZ_DENIED},
+        {"@example.com", NULL, NULL, ABB_AUTHZ_DENIED},
+        {"@example.com", "a@b.c", "a@b.c d@e.f", ABB_AUTHZ_DENIED},
+        {"@example.com", "a@b.c", "a@b.c x@example.com.evil ", ABB_AUTHZ_DENIED},
+    };
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
+        const abb_authz_emails_t *emails = NULL;
+        abb_record_t record;
+
+        memset(&record, 0, sizeof(record));
+        record.account.email = cases[i].email;
+        record.account.emails = cases[i].emails;
+        assert_null(
+            abb_authz_parse_emails(abb_authz_split(cases[i].line, *state), &emails, *state));
+        if (abb_authz_check_emails(emails, &record) != cases[i].expected) {
+            fail_msg("%s and %s", cases[i].line, cases[i].email);
+        }
+    }
+}
+
+static void malformed_addresses_are_refused(void **state)
+{
+    static const char *const words[] = {
+        "",      "example.com",     "ada@",          "@",         "a@b@c",  "ada @example.com",
+        "ada@.", "ada@exam_ple",    "ada@ex ample",  "*@a.b",     "@*.a.b", "a,b@c.d",
+        "@a/b",  "ada@\xc3\xa4.de", "\xc3\xa4@a.de", "ada@a.b:c", "@.a.b",  "%{env:x}",
+    };
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(words); ++i) {
+        apr_array_header_t *one = apr_array_make(*state, 1, sizeof(const char *));
+        const abb_authz_emails_t *emails;
+
+        APR_ARRAY_PUSH(one, const char *) = words[i];
+        if (strcmp(words[i], "*@a.b") != 0 && !abb_authz_parse_emails(one, &emails, *state)) {
+            fail_msg("'%s' is accepted", words[i]);
+        }
+    }
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        UNIT_TEST(malformed_addresses_are_refused),
+        UNIT_TEST(addresses_and_domains_match),
+        UNIT_TEST(rows_of_two_kinds_are_apart),
+        UNIT_TEST(malformed_repositories_are_refused),
+        UNIT_TEST(repositories_have_permissions),
         UNIT_TEST(a_plain_name_means_a_member),
         UNIT_TEST(a_line_names_any_of_several),
         UNIT_TEST(uuids_lose_braces_and_capitals),

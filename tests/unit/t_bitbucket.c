@@ -727,12 +727,15 @@ static void the_primary_address_is_found_on_a_later_page(void **state)
              "/2.0/user/emails?p=2");
     add_page(site, "/2.0/user/emails?p=2", "b@example.com", UNCONFIRMED, "/2.0/user/emails?p=3");
     add_page(site, "/2.0/user/emails?p=3", "c@example.com", PRIMARY, "/2.0/user/emails?p=4");
+    add_page(site, "/2.0/user/emails?p=4", "d@example.com", CONFIRMED, NULL);
     site_add_ada(site);
     outcome = ask_visitor(site, NULL, 0);
     assert_int_equal(outcome.status, APR_SUCCESS);
     assert_string_equal(outcome.visitor.account.email, "c@example.com");
-    /* With the primary one found nobody asks on. */
-    assert_int_equal(server_count(site->server, "GET /2.0/user/emails"), 3);
+    /* Rules may name any of them, so all are read. */
+    assert_int_equal(server_count(site->server, "GET /2.0/user/emails"), 4);
+    assert_string_equal(outcome.visitor.account.emails,
+                        "a@example.com c@example.com d@example.com");
     assert_string_equal(server_header(server_request(site->server, "GET /2.0/user/emails?p=3", 0),
                                       "Authorization", site->p),
                         "Bearer access-1");
@@ -887,6 +890,97 @@ static void a_later_page_that_fails_makes_the_answer_unusable(void **state)
     site_add_ada(site);
     outcome = ask_visitor(site, NULL, 0);
     assert_int_equal(outcome.status, ABB_EUPSTREAM);
+}
+
+/* ---- repositories -------------------------------------------------------- */
+
+#define REPOSITORIES "GET /2.0/user/workspaces/acme/permissions/repositories?q="
+#define BY_NAME REPOSITORIES "repository.full_name%3D%22acme%2Fsite%22"
+#define BY_UUID REPOSITORIES "repository.uuid%3D%22%7B" SITE_WORKSPACE "%7D%22"
+
+static const char *repository_body(const char *full_name, const char *permission, apr_pool_t *p)
+{
+    return apr_psprintf(p,
+                        "{\"values\":[{\"permission\":\"%s\",\"user\":{\"uuid\":\"{" SITE_USER
+                        "}\"},\"repository\":{\"full_name\":\"%s\",\"uuid\":\"{" SITE_WORKSPACE
+                        "}\"}}]}",
+                        permission, full_name);
+}
+
+static void explicit_permissions_are_asked(void **state)
+{
+    static const struct {
+        const char *asked, *target, *full_name, *permission;
+        abb_role_t role;
+    } cases[] = {
+        {"acme/site", BY_NAME, "acme/site", "read", ABB_ROLE_READ},
+        {"acme/site", BY_NAME, "Acme/Site", "write", ABB_ROLE_WRITE},
+        {"acme/" SITE_WORKSPACE, BY_UUID, "acme/renamed", "admin", ABB_ROLE_ADMIN},
+        {"acme/site", BY_NAME, "acme/site", "none", ABB_ROLE_NONE},
+        {"acme/site", BY_NAME, "acme/site", "emperor", ABB_ROLE_NONE},
+    };
+    site_t *site = *state;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
+        outcome_t outcome;
+
+        server_forget_rules(site->server);
+        server_add_json(site->server, cases[i].target, 200,
+                        repository_body(cases[i].full_name, cases[i].permission, site->p));
+        outcome = ask_grant(site, cases[i].asked);
+        assert_int_equal(outcome.status, APR_SUCCESS);
+        assert_int_equal(outcome.grant.role, cases[i].role);
+        assert_int_equal(outcome.doubt != NULL, strcmp(cases[i].permission, "emperor") == 0);
+    }
+}
+
+static void answers_about_repositories_are_read_strictly(void **state)
+{
+    static const struct {
+        int status;
+        const char *body;
+        apr_status_t expected;
+    } cases[] = {
+        {200, "{\"values\":[]}", APR_SUCCESS},
+        {403, PLAIN, APR_SUCCESS},
+        {404, PLAIN, APR_SUCCESS},
+        {200, "{}", ABB_EUPSTREAM},
+        {200, "[]", ABB_EUPSTREAM},
+        {200, "{\"values\":{}}", ABB_EUPSTREAM},
+        {200, "{\"values\":[7]}", ABB_EUPSTREAM},
+        {200, "{\"values\":[{\"permission\":\"admin\"}]}", ABB_EUPSTREAM},
+        {200,
+         "{\"values\":[{\"permission\":\"admin\",\"repository\":{\"full_name\":\"acme/other\","
+         "\"uuid\":\"{" SITE_USER "}\"}}]}",
+         ABB_EUPSTREAM},
+        {200,
+         "{\"values\":[{\"permission\":\"admin\",\"user\":{\"uuid\":\"{" SITE_WORKSPACE
+         "}\"},\"repository\":{\"full_name\":\"acme/site\",\"uuid\":\"{" SITE_USER "}\"}}]}",
+         ABB_EUPSTREAM},
+        {200,
+         "{\"values\":[{\"permission\":[\"admin\"],\"repository\":{\"full_name\":\"acme/site\","
+         "\"uuid\":\"{" SITE_USER "}\"}}]}",
+         ABB_EUPSTREAM},
+        {200, "{\"values\":[{},{}]}", ABB_EUPSTREAM},
+        {410, PLAIN, ABB_EGONE},
+        {403, "{\"error\":{\"message\":\"m\",\"detail\":{\"required\":[\"repository\"]}}}",
+         ABB_ESCOPE},
+        {429, "", ABB_ELIMIT},
+        {500, "", ABB_EUPSTREAM},
+    };
+    site_t *site = *state;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
+        outcome_t outcome;
+
+        server_forget_rules(site->server);
+        server_add_json(site->server, BY_NAME, cases[i].status, cases[i].body);
+        outcome = ask_grant(site, "acme/site");
+        if (outcome.status != cases[i].expected) {
+            fail_msg("%d %s: %s", cases[i].status, cases[i].body, outcome.err.text);
+        }
+        assert_true(outcome.status != APR_SUCCESS || outcome.grant.role == ABB_ROLE_NONE);
+    }
 }
 
 /* ---- whether to ask, and once more --------------------------------------- */
@@ -1113,6 +1207,8 @@ int main(void)
         SITE_TEST(any_answer_counts_as_one),
         SITE_TEST(pages_that_are_no_api_are_no_answer),
         SITE_TEST(a_limited_account_is_left_alone),
+        SITE_TEST(explicit_permissions_are_asked),
+        SITE_TEST(answers_about_repositories_are_read_strictly),
     };
 
     return cmocka_run_group_tests(tests, site_begin, unit_end);

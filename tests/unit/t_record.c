@@ -132,7 +132,7 @@ static void all_roles_and_times_come_back(void **state)
 {
     static const apr_time_t times[] = {0, 1, -1, NOW, INT64_MAX, INT64_MIN};
 
-    for (int role = ABB_ROLE_NONE; role <= ABB_ROLE_OWNER; ++role) {
+    for (int role = ABB_ROLE_NONE; role <= ABB_ROLE_ADMIN; ++role) {
         for (apr_size_t i = 0; i < UNIT_COUNT(times); ++i) {
             abb_grant_t grant = {"acme", "acme", UUID, (abb_role_t)role, times[i]};
             abb_record_t record = full_record();
@@ -156,7 +156,7 @@ static void fill_grants(abb_record_t *record, int count, apr_pool_t *p)
         grant->asked = apr_psprintf(p, "workspace-%d", i);
         grant->slug = i % 3 ? apr_psprintf(p, "slug-%d", i) : NULL;
         grant->uuid = i % 2 ? UUID : NULL;
-        grant->role = (abb_role_t)(i % (ABB_ROLE_OWNER + 1));
+        grant->role = (abb_role_t)(i % (ABB_ROLE_ADMIN + 1));
         grant->checked_at = NOW + i;
     }
 }
@@ -261,7 +261,7 @@ static void check_record_inside(const abb_record_t *record, const char *block, a
         check_inside(grant->asked, block, size);
         check_inside(grant->slug, block, size);
         check_inside(grant->uuid, block, size);
-        assert_true((int)grant->role >= ABB_ROLE_NONE && (int)grant->role <= ABB_ROLE_OWNER);
+        assert_true((int)grant->role >= ABB_ROLE_NONE && (int)grant->role <= ABB_ROLE_ADMIN);
     }
 }
 
@@ -635,7 +635,7 @@ static void times_out_of_range_are_refused(void **state)
 static void unknown_roles_are_refused(void **state)
 {
     static const apr_uint32_t unknown[] = {
-        ABB_ROLE_OWNER + 1, 6, 255, 256, 0x7fff, 0x8000, 0x8004, 0xffff,
+        ABB_ROLE_ADMIN + 1, 16, 255, 256, 0x7fff, 0x8000, 0x8004, 0xffff,
     };
     abb_grant_t grant = {"acme", "acme", UUID, ABB_ROLE_OWNER, NOW};
     abb_record_t record = smallest_record();
@@ -1210,7 +1210,7 @@ static void blocks_of_any_size_come_back(void **state)
         record.account.display_name = unit_repeat('n', length, *state);
         check_round_trip(&record, *state);
         assert_int_equal(encode(&record, *state).size,
-                         size + length + (size + length > 65535 ? 2 * (12 + 5) : 0));
+                         size + length + (size + length > 65535 ? 2 * (13 + 5) : 0));
     }
 }
 

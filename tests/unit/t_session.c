@@ -1057,6 +1057,92 @@ static void attempts_and_sessions_are_apart(void **state)
                      APR_NOTFOUND);
 }
 
+/* ---- slugs and their uuids ------------------------------------------------ */
+
+#define OTHER "0b01f37b-b1b2-40c5-8c5e-1a39f4b5e645"
+#define DAYS(n) SECONDS((n)*86400LL)
+
+static apr_status_t pin(place_t *place, const char *slug, const char *uuid, apr_time_t now)
+{
+    const char *pinned = NULL;
+    apr_status_t status =
+        abb_session_pin(&place->sessions, slug, uuid, now, &pinned, place->p, NULL);
+
+    assert_true(status != APR_SUCCESS || strcmp(pinned, uuid) == 0);
+    return status;
+}
+
+static void a_slug_stays_with_its_first_uuid(void **state)
+{
+    place_t *place = *state;
+
+    assert_int_equal(pin(place, "acme", UUID, NOW), APR_SUCCESS);
+    assert_int_equal(pin(place, "acme", UUID, NOW + DAYS(1)), APR_SUCCESS);
+    assert_int_equal(pin(place, "acme", OTHER, NOW + DAYS(2)), ABB_EIDENTITY);
+    assert_int_equal(pin(place, "acme", UUID, NOW + DAYS(3)), APR_SUCCESS);
+    assert_int_equal(pin(place, "beta", OTHER, NOW), APR_SUCCESS);
+}
+
+static void a_slug_in_use_is_held_for_ever(void **state)
+{
+    place_t *place = *state;
+
+    for (int day = 0; day < 2000; day += 300) {
+        assert_int_equal(pin(place, "acme", UUID, NOW + DAYS(day)), APR_SUCCESS);
+    }
+    assert_int_equal(pin(place, "acme", OTHER, NOW + DAYS(2000)), ABB_EIDENTITY);
+    assert_int_equal(pin(place, "acme", OTHER, NOW + DAYS(2000) + ABB_SESSION_PIN_LIFETIME * 2),
+                     APR_SUCCESS);
+}
+
+static void slugs_are_held_for_their_own_site(void **state)
+{
+    place_t *place = *state;
+
+    assert_int_equal(pin(place, "acme", UUID, NOW), APR_SUCCESS);
+    place->sessions.audience_hash[0] ^= 1;
+    assert_int_equal(pin(place, "acme", OTHER, NOW), APR_SUCCESS);
+}
+
+static void rows_of_another_lose_their_role(void **state)
+{
+    place_t *place = *state;
+    abb_grant_t rows[] = {
+        {"acme", "acme", OTHER, ABB_ROLE_OWNER, NOW},
+        {"Acme/Site", "acme/site", OTHER, ABB_ROLE_ADMIN, NOW},
+        {"beta", "beta", UUID, ABB_ROLE_MEMBER, NOW},
+        {OTHER, "acme", OTHER, ABB_ROLE_OWNER, NOW},
+        {"acme/" OTHER, "acme/site", OTHER, ABB_ROLE_READ, NOW},
+        {"gone", NULL, NULL, ABB_ROLE_NONE, NOW},
+    };
+    const char *alarm = NULL;
+
+    assert_int_equal(pin(place, "acme", UUID, NOW), APR_SUCCESS);
+    assert_int_equal(pin(place, "acme/site", UUID, NOW), APR_SUCCESS);
+    assert_int_equal(
+        abb_session_pin_grants(&place->sessions, rows, 6, NOW, &alarm, place->p, NULL),
+        APR_SUCCESS);
+    assert_int_equal(rows[0].role, ABB_ROLE_NONE);
+    assert_int_equal(rows[1].role, ABB_ROLE_NONE);
+    assert_int_equal(rows[2].role, ABB_ROLE_MEMBER);
+    assert_int_equal(rows[3].role, ABB_ROLE_OWNER);
+    assert_int_equal(rows[4].role, ABB_ROLE_READ);
+    assert_non_null(strstr(alarm, UUID));
+    assert_non_null(strstr(alarm, OTHER));
+}
+
+static void without_a_store_nobody_knows_whose_a_slug_is(void **state)
+{
+    place_t *place = *state;
+    abb_grant_t grant = {"acme", "acme", UUID, ABB_ROLE_OWNER, NOW};
+    const char *alarm = NULL;
+
+    place->probe.answer = ABB_ESTORE;
+    assert_int_equal(
+        abb_session_pin_grants(&place->sessions, &grant, 1, NOW, &alarm, place->p, NULL),
+        ABB_ESTORE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1098,6 +1184,11 @@ int main(void)
         PLACE_TEST(an_attempt_is_remembered_for_its_lifetime),
         PLACE_TEST(attempts_are_their_sites_own),
         PLACE_TEST(attempts_and_sessions_are_apart),
+        PLACE_TEST(without_a_store_nobody_knows_whose_a_slug_is),
+        PLACE_TEST(rows_of_another_lose_their_role),
+        PLACE_TEST(slugs_are_held_for_their_own_site),
+        PLACE_TEST(a_slug_in_use_is_held_for_ever),
+        PLACE_TEST(a_slug_stays_with_its_first_uuid),
     };
 
     return cmocka_run_group_tests(tests, begin, unit_end);

@@ -33,6 +33,12 @@ def workspace_uuid(slug: str) -> str:
     return next(w["uuid"] for w in WORLD["workspaces"] if w["slug"] == slug).strip("{}")
 
 
+def repository_uuid(workspace: str, slug: str) -> str:
+    """Without braces."""
+    space = next(w for w in WORLD["workspaces"] if w["slug"] == workspace)
+    return next(r["uuid"] for r in space["repositories"] if r["slug"] == slug).strip("{}")
+
+
 class Simulator:
     def __init__(self, directory: Path, *arguments: str, scheme: str = "http") -> None:
         self._directory = directory
