@@ -79,6 +79,18 @@ typedef struct abb_cache_settings_t {
     apr_interval_time_t outage_age;
 } abb_cache_settings_t;
 
+/* What becomes of a request that nobody is signed in for. */
+typedef enum {
+    /* Page loads are sent to sign in, everything else gets 401. */
+    ABB_UNAUTHENTICATED_AUTO,
+    /* GET and HEAD are sent to sign in, whoever asks. */
+    ABB_UNAUTHENTICATED_LOGIN,
+    ABB_UNAUTHENTICATED_401,
+    ABB_UNAUTHENTICATED_403,
+    /* It goes on without an identity, as far as the rules let it. */
+    ABB_UNAUTHENTICATED_PASS
+} abb_unauthenticated_t;
+
 /* What the directives of one directory come to. */
 typedef struct abb_place_t {
     /* Attribute for REMOTE_USER. */
@@ -115,5 +127,12 @@ abb_site_t *abb_config_site(server_rec *s);
 
 /* What holds for the directory of a request. Lifetime: r->pool. */
 abb_place_t abb_config_place(request_rec *r);
+
+/*
+ * What becomes of a request without a session there: the first line of
+ * AuthBitbucketUnauthenticated whose condition holds. A condition that fails does
+ * not hold.
+ */
+abb_unauthenticated_t abb_config_unauthenticated(request_rec *r);
 
 #endif

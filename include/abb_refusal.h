@@ -41,6 +41,9 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
 int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
                                      const abb_refusal_offers_t *offers);
 
+/* Answer 403 to a visitor without a session where nobody is asked to sign in. */
+int abb_refusal_send_stranger(request_rec *r, const abb_refusal_offers_t *offers);
+
 /* Hand the variables of a refusal on to the request that ErrorDocument makes. */
 void abb_refusal_restore_variables(request_rec *r);
 

@@ -43,6 +43,8 @@ typedef struct abb_visit_t {
     abb_visit_basis_t basis;
     /* The last rule that said no, in plain words, or NULL. */
     const char *refused_by;
+    /* Nobody is signed in, and the place lets strangers on to its rules. */
+    int is_stranger;
     /* The nested run of the access rules is under way. */
     int is_deciding;
     /* A negated rule could not be decided, and Bitbucket is not the reason. */

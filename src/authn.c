@@ -35,18 +35,54 @@ static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
     return abb_refusal_send(r, err, &offers);
 }
 
+/* 401, as fits what asks; only a frame can do something with the way back. */
+static int send_unauthenticated(abb_visit_t *visit, request_rec *r, abb_request_kind_t kind)
+{
+    const char *return_path =
+        kind == ABB_REQUEST_FRAME ? abb_request_return_path(r, visit->site->origin) : NULL;
+    abb_refusal_offers_t offers = abb_visit_offers(visit, r, return_path);
+
+    return abb_refusal_send_unauthenticated(r, kind, &offers);
+}
+
+/* A redirect is of use to who can follow it: not to a subrequest, nor with a body to send. */
+static int can_be_sent(const request_rec *r)
+{
+    return !r->main && r->method_number == M_GET;
+}
+
+static int begin_login(abb_visit_t *visit, request_rec *r)
+{
+    return abb_visit_begin_login(visit, r, abb_request_return_path(r, visit->site->origin), 1);
+}
+
+static int send_stranger(abb_visit_t *visit, request_rec *r)
+{
+    abb_refusal_offers_t offers =
+        abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
+
+    return abb_refusal_send_stranger(r, &offers);
+}
+
 /* Nobody is signed in: pages are sent to Bitbucket, everything else gets 401 and no ticket. */
 static int ask_to_sign_in(abb_visit_t *visit, request_rec *r)
 {
     abb_request_kind_t kind = abb_request_kind(r);
-    const char *return_path = abb_request_return_path(r, visit->site->origin);
-    abb_refusal_offers_t offers;
 
-    if (kind == ABB_REQUEST_NAVIGATION && !r->main) {
-        return abb_visit_begin_login(visit, r, return_path, 1);
+    switch (abb_config_unauthenticated(r)) {
+    case ABB_UNAUTHENTICATED_LOGIN:
+        return can_be_sent(r) ? begin_login(visit, r) : send_unauthenticated(visit, r, kind);
+    case ABB_UNAUTHENTICATED_401:
+        return send_unauthenticated(visit, r,
+                                    kind == ABB_REQUEST_NAVIGATION ? ABB_REQUEST_OTHER : kind);
+    case ABB_UNAUTHENTICATED_403:
+        return send_stranger(visit, r);
+    default:
+        /* Where strangers may pass they come here when the rules refuse them. */
+        return kind == ABB_REQUEST_NAVIGATION && can_be_sent(r)
+                   ? begin_login(visit, r)
+                   : send_unauthenticated(visit, r, kind);
     }
-    offers = abb_visit_offers(visit, r, kind == ABB_REQUEST_FRAME ? return_path : NULL);
-    return abb_refusal_send_unauthenticated(r, kind, &offers);
 }
 
 /* ---- who is it? ---------------------------------------------------------- */
@@ -76,22 +112,26 @@ static int missing_attribute(abb_visit_t *visit, request_rec *r, const char *att
     return refuse(visit, r, &err);
 }
 
-static int admit(abb_visit_t *visit, request_rec *r)
+/* Tell httpd and the application who it is. Returns 0 when there is no name for it. */
+static int identify(abb_visit_t *visit, request_rec *r)
 {
     const abb_record_t *record = &visit->session->record;
     abb_place_t place = abb_config_place(r);
     const char *user = abb_request_attribute(&record->account, place.remote_user);
 
     if (!user) {
-        return missing_attribute(visit, r, place.remote_user);
+        return 0;
     }
     r->user = (char *)user;
     r->ap_auth_type = (char *)AUTH_TYPE;
     abb_request_set_variables(r, record);
-    return OK;
+    return 1;
 }
 
-/* ---- who is it? ----------------------------------------------------------- */
+static int admit(abb_visit_t *visit, request_rec *r)
+{
+    return identify(visit, r) ? OK : missing_attribute(visit, r, abb_config_place(r).remote_user);
+}
 
 /*
  * The account as Bitbucket has it, when what is known is too old; together with
@@ -116,12 +156,24 @@ static apr_status_t renew_account(abb_visit_t *visit, request_rec *r, abb_error_
                : status;
 }
 
-/* The session has ended while it was looked at. */
+/*
+ * Let a stranger on to the rules. httpd takes a missing user for a fault, so there
+ * is one without a name until the rules have spoken.
+ */
+static int pass_stranger(abb_visit_t *visit, request_rec *r)
+{
+    visit->is_stranger = 1;
+    r->user = (char *)"";
+    return OK;
+}
+
+/* There is no session, or it has ended while it was looked at. */
 static int begin_anew(abb_visit_t *visit, request_rec *r)
 {
     visit->session = NULL;
     r->user = NULL;
-    return ask_to_sign_in(visit, r);
+    return abb_config_unauthenticated(r) == ABB_UNAUTHENTICATED_PASS ? pass_stranger(visit, r)
+                                                                     : ask_to_sign_in(visit, r);
 }
 
 int abb_authn_check(request_rec *r)
@@ -188,7 +240,9 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
 static int conclude(abb_visit_t *visit, request_rec *r, int status)
 {
     if (visit->trouble.status == APR_NOTFOUND) {
-        return begin_anew(visit, r);
+        visit->session = NULL;
+        r->user = NULL;
+        return ask_to_sign_in(visit, r);
     }
     if (visit->trouble.status != APR_SUCCESS) {
         return refuse(visit, r, &visit->trouble);
@@ -245,13 +299,25 @@ static int ask_before_refusing(abb_visit_t *visit, request_rec *r)
     return abb_ask_bitbucket(visit, r, &question, &visit->trouble) == APR_SUCCESS;
 }
 
+/* Whom the rules let in is nobody to the application, and whom they refuse may sign in. */
+static int check_stranger(abb_visit_t *visit, request_rec *r)
+{
+    int status = decide(visit, r);
+
+    r->user = NULL;
+    return is_refusal(status) || visit->is_undecidable ? ask_to_sign_in(visit, r) : status;
+}
+
 int abb_authn_check_access(request_rec *r)
 {
     abb_visit_t *visit = abb_visit_find(r);
     int status;
 
-    if (!visit || !visit->session || visit->is_deciding || !is_ours(r)) {
+    if (!visit || visit->is_deciding || !is_ours(r)) {
         return DECLINED;
+    }
+    if (!visit->session) {
+        return visit->is_stranger ? check_stranger(visit, r) : DECLINED;
     }
     status = decide(visit, r);
     /* Whoever has just been let in at Bitbucket is let in here. */
@@ -320,9 +386,31 @@ static void restore_identity(request_rec *r)
     }
 }
 
+/*
+ * Where the rules let everybody in, httpd does not ask who it is; the application
+ * may want to know all the same. Nothing is refused here.
+ */
+static void adopt_identity(request_rec *r)
+{
+    abb_visit_t *visit;
+    abb_error_t err;
+
+    if (r->user || r->main || !is_ours(r) ||
+        abb_config_unauthenticated(r) != ABB_UNAUTHENTICATED_PASS || !(visit = abb_visit_of(r))) {
+        return;
+    }
+    abb_error_clear(&err);
+    if (abb_visit_find_session(visit, &err) == APR_SUCCESS &&
+        renew_account(visit, r, &err) == APR_SUCCESS && identify(visit, r)) {
+        memset(&visit->basis, 0, sizeof(visit->basis));
+        keep_fresh(visit, r);
+    }
+}
+
 int abb_authn_fixups(request_rec *r)
 {
     restore_identity(r);
+    adopt_identity(r);
     abb_refusal_restore_variables(r);
     return DECLINED;
 }

@@ -5,10 +5,13 @@
 #include <apr_strings.h>
 #include <apr_uri.h>
 #include <http_core.h>
+#include <http_log.h>
 
 #include "abb_http.h"
 #include "abb_store_file.h"
 #include "abb_text.h"
+
+APLOG_USE_MODULE(auth_bitbucket);
 
 #define HTTP_TIMEOUT_MAX apr_time_from_sec(60)
 #define MEMBERSHIP_AGE_MAX apr_time_from_sec(30 * 86400)
@@ -87,6 +90,7 @@ void *abb_config_merge_directory(apr_pool_t *p, void *base_config, void *over_co
 
     INHERIT_POINTER(remote_user);
     INHERIT_NUMBER(is_private);
+    INHERIT_POINTER(unauthenticated);
     return merged;
 }
 
@@ -97,6 +101,29 @@ abb_place_t abb_config_place(request_rec *r)
     abb_place_t place = {conf->remote_user ? conf->remote_user : "username", conf->is_private != 0};
 
     return place;
+}
+
+static int holds(request_rec *r, const unauthenticated_line_t *line)
+{
+    const char *why = NULL;
+
+    return !line->condition || (ap_expr_exec(r, line->condition, &why) > 0 && !why);
+}
+
+abb_unauthenticated_t abb_config_unauthenticated(request_rec *r)
+{
+    const directory_config_t *conf =
+        ap_get_module_config(r->per_dir_config, &auth_bitbucket_module);
+    const apr_array_header_t *lines = conf->unauthenticated;
+
+    for (int i = 0; lines && i < lines->nelts; ++i) {
+        const unauthenticated_line_t *line = &APR_ARRAY_IDX(lines, i, unauthenticated_line_t);
+
+        if (holds(r, line)) {
+            return line->action;
+        }
+    }
+    return ABB_UNAUTHENTICATED_AUTO;
 }
 
 abb_cache_settings_t abb_config_cache(server_rec *main_server)
@@ -601,6 +628,50 @@ static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *
     return NULL;
 }
 
+static const struct {
+    const char *word;
+    abb_unauthenticated_t action;
+} actions[] = {
+    {"auto", ABB_UNAUTHENTICATED_AUTO}, {"login", ABB_UNAUTHENTICATED_LOGIN},
+    {"401", ABB_UNAUTHENTICATED_401},   {"403", ABB_UNAUTHENTICATED_403},
+    {"pass", ABB_UNAUTHENTICATED_PASS},
+};
+
+static const char *parse_condition(cmd_parms *cmd, const char *text,
+                                   const ap_expr_info_t **condition)
+{
+    const char *why = NULL;
+
+    if (strncmp(text, "expr=", 5) != 0) {
+        return fault(cmd, text,
+                     "is no condition: write for instance \"expr=%{REQUEST_URI} =~ m#^/api/#\"");
+    }
+    *condition = ap_expr_parse_cmd(cmd, text + 5, 0, &why, NULL);
+    return why ? fault(cmd, text, apr_pstrcat(cmd->temp_pool, "is no expression: ", why, NULL))
+               : NULL;
+}
+
+static const char *set_unauthenticated(cmd_parms *cmd, void *directory, const char *action,
+                                       const char *condition)
+{
+    directory_config_t *conf = directory;
+    unauthenticated_line_t line = {ABB_UNAUTHENTICATED_AUTO, NULL};
+    const char *message =
+        fault(cmd, action, "is no action: allowed are auto, login, 401, 403 and pass");
+
+    for (apr_size_t i = 0; i < sizeof(actions) / sizeof(actions[0]); ++i) {
+        if (ap_cstr_casecmp(action, actions[i].word) == 0) {
+            line.action = actions[i].action;
+            message = condition ? parse_condition(cmd, condition, &line.condition) : NULL;
+        }
+    }
+    if (!conf->unauthenticated) {
+        conf->unauthenticated = apr_array_make(cmd->pool, 2, sizeof(line));
+    }
+    APR_ARRAY_PUSH(conf->unauthenticated, unauthenticated_line_t) = line;
+    return message;
+}
+
 static const char *set_private(cmd_parms *cmd, void *directory, int flag)
 {
     ((directory_config_t *)directory)->is_private = flag;
@@ -648,6 +719,8 @@ const command_rec abb_config_commands[] = {
                    "how old copies of a shared cache's sessions may be, and in an outage of it"),
     AP_INIT_TAKE1("AuthBitbucketRemoteUser", set_remote_user, NULL, OR_AUTHCFG,
                   "the attribute that becomes REMOTE_USER"),
+    AP_INIT_TAKE12("AuthBitbucketUnauthenticated", set_unauthenticated, NULL, OR_AUTHCFG,
+                   "what becomes of requests without a session: auto, login, 401, 403 or pass"),
     AP_INIT_FLAG("AuthBitbucketPrivate", set_private, NULL, OR_AUTHCFG,
                  "whether answers to signed-in visitors are kept out of shared caches"),
     {NULL, {NULL}, NULL, 0, RAW_ARGS, NULL},

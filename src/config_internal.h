@@ -5,6 +5,8 @@
 #ifndef ABB_CONFIG_INTERNAL_H
 #define ABB_CONFIG_INTERNAL_H
 
+#include <ap_expr.h>
+
 #include "abb_config.h"
 
 extern module AP_MODULE_DECLARE_DATA auth_bitbucket_module;
@@ -47,10 +49,19 @@ typedef struct server_config_t {
     abb_site_t *site;
 } server_config_t;
 
+/* One line of AuthBitbucketUnauthenticated. */
+typedef struct unauthenticated_line_t {
+    abb_unauthenticated_t action;
+    /* NULL: always. */
+    const ap_expr_info_t *condition;
+} unauthenticated_line_t;
+
 /* Directives of one directory. */
 typedef struct directory_config_t {
     const char *remote_user;
     int is_private;
+    /* Lines of AuthBitbucketUnauthenticated, unauthenticated_line_t; NULL: none. */
+    apr_array_header_t *unauthenticated;
 } directory_config_t;
 
 server_config_t *abb_config_of(server_rec *s);

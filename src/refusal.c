@@ -214,3 +214,18 @@ int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
     abb_page_add_link(&page, "Sign in", offers->sign_in);
     return abb_request_send_page(r, HTTP_UNAUTHORIZED, &page);
 }
+
+int abb_refusal_send_stranger(request_rec *r, const abb_refusal_offers_t *offers)
+{
+    const char *reference = new_reference(r);
+    abb_page_t page;
+
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                  ABB_LOGNO(0110) "refused; nobody is signed in; reference=%s", reference);
+    set_variables(r, "unauthenticated", reference);
+    begin_page(&page, offers, reference);
+    page.heading = "You may not see this page";
+    page.text = "This page is for people who are signed in with Bitbucket, and you are not.";
+    abb_page_add_link(&page, "Sign in", offers->sign_in);
+    return abb_request_send_page(r, HTTP_FORBIDDEN, &page);
+}

@@ -200,6 +200,9 @@ static authz_status check_line(request_rec *r, const kind_t *kind, const line_t 
         return ask_for_user(r, kind, line);
     }
     visit = abb_visit_find(r);
+    if (visit && visit->is_stranger) {
+        return ask_for_user(r, kind, line);
+    }
     if (!visit || !visit->session) {
         return AUTHZ_DENIED;
     }

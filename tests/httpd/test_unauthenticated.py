@@ -163,3 +163,108 @@ def test_a_large_post_is_refused_or_read(site, browser, session):
         browser.sign_in(site.quiet.url("/any/page.html"), "mark")
     answer = browser.request("POST", site.quiet.url("/any/env.cgi"), {"Accept": "*/*"}, body=b"x" * 3_000_000)
     assert answer.status == (200 if session else 401)
+
+
+# -- AuthBitbucketUnauthenticated
+
+def unauthenticated(name: str, *lines: str, rule: str = "Require bitbucket-workspace acme") -> str:
+    return place(name, *(f"AuthBitbucketUnauthenticated {line}" for line in lines), rule)
+
+
+ACTIONS = "\n".join([
+    unauthenticated("auto", "auto"), unauthenticated("login", "login"), unauthenticated("s401", "401"),
+    unauthenticated("s403", "403"), unauthenticated("pass", "pass"),
+    unauthenticated("pass-any", "pass", rule="Require valid-user"),
+    unauthenticated("pass-all", "pass", rule="Require all granted"),
+    unauthenticated("pass-not", "pass", rule="<RequireAll>\nRequire valid-user\nRequire not bitbucket-workspace acme\n"
+                                             "</RequireAll>"),
+    unauthenticated("pass-email", "pass", rule="AuthBitbucketRemoteUser email\nRequire all granted"),
+    unauthenticated("odd", '401 "expr=%{HTTP_USER_AGENT} =~ /^tool/"', '403 "expr=%{QUERY_STRING} == \'x\'"', "login"),
+    unauthenticated("odd-auto", '401 "expr=%{HTTP_USER_AGENT} =~ /^tool/"'),
+    place("above", "AuthBitbucketUnauthenticated 403", "Require valid-user"),
+    '<Location "/above/login">\nAuthBitbucketUnauthenticated login\n</Location>',
+    'Alias "/above/login" "${CONTENT}"',
+    '<If "%{HTTP_USER_AGENT} == \'if\'">\nAuthBitbucketUnauthenticated 403\n</If>',
+])
+TOOL = {"Accept": "*/*", "User-Agent": "tool/1"}
+
+ANSWERS = [
+    # place, method, headers, status, whether there is a ticket
+    ("auto", "GET", NAVIGATION, 302, True), ("auto", "GET", SCRIPT, 401, False),
+    ("login", "GET", NAVIGATION, 302, True), ("login", "GET", SCRIPT, 302, True),
+    ("login", "HEAD", {"Accept": "*/*"}, 302, True), ("login", "POST", NAVIGATION, 401, False),
+    ("login", "PROPFIND", {"Accept": "*/*"}, 401, False),
+    ("s401", "GET", NAVIGATION, 401, False), ("s401", "GET", SCRIPT, 401, False),
+    ("s403", "GET", NAVIGATION, 403, False), ("s403", "GET", SCRIPT, 403, False), ("s403", "POST", NAVIGATION, 403, False),
+    # Strangers whom the rules refuse are asked to sign in.
+    ("pass", "GET", NAVIGATION, 302, True), ("pass", "GET", SCRIPT, 401, False),
+    ("pass-any", "GET", NAVIGATION, 200, False), ("pass-any", "GET", SCRIPT, 200, False),
+    ("pass-all", "GET", NAVIGATION, 200, False),
+    # A stranger is a member of nothing.
+    ("pass-not", "GET", NAVIGATION, 200, False),
+    ("odd", "GET", TOOL, 401, False), ("odd", "GET", {"Accept": "*/*"}, 302, True),
+    ("odd", "GET", NAVIGATION, 302, True), ("odd-auto", "GET", NAVIGATION, 302, True),
+    ("odd-auto", "GET", {**NAVIGATION, **TOOL}, 401, False),
+    ("above", "GET", NAVIGATION, 403, False), ("above/login", "GET", SCRIPT, 302, True),
+    ("auto", "GET", {**NAVIGATION, "User-Agent": "if"}, 403, False),
+]
+
+
+@pytest.fixture
+def actions(start_server):
+    host = VirtualHost(ACTIONS)
+    start_server(host)
+    return host
+
+
+def test_what_becomes_of_strangers(actions, new_browser, simulator):
+    wrong = []
+    for name, method, headers, status, has_ticket in ANSWERS:
+        answer = new_browser().request(method, actions.url(f"/{name}/page.html"), headers,
+                                       body=b"a=1" if method == "POST" else None)
+        if (answer.status, bool(answer.tickets)) != (status, has_ticket):
+            wrong.append(f"{method} {name} {headers}: {answer!r}")
+        assert status == 200 or "test page" not in answer.text
+    assert not wrong, "\n".join(wrong)
+    assert simulator.asked() == []
+
+
+def test_a_stranger_who_passes_is_nobody(actions, browser):
+    for name in ("pass-any", "pass-all"):
+        environment = browser.get(actions.url(f"/{name}/env.cgi")).environment
+        found = {key for key in environment if key in ("REMOTE_USER", "AUTH_TYPE") or key.startswith("BITBUCKET_")}
+        assert not found, (name, found)
+
+
+@pytest.mark.parametrize("name", ["pass", "pass-any", "pass-all", "auto", "login", "s401", "s403", "odd"])
+def test_whoever_is_signed_in_has_a_name_everywhere(actions, browser, name):
+    browser.sign_in(actions.url("/auto/page.html"), "mark")
+    environment = browser.get(actions.url(f"/{name}/env.cgi")).environment
+    assert environment["REMOTE_USER"] == "mark_miller" and environment["AUTH_TYPE"] == "Bitbucket"
+    assert environment["BITBUCKET_WORKSPACES"] == "acme:member"
+
+
+def test_signed_in_and_refused_is_403_where_strangers_pass(actions, browser):
+    browser.sign_in(actions.url("/auto/page.html"), "oscar")
+    assert browser.get(actions.url("/pass/page.html")).status == 403
+    assert browser.get(actions.url("/pass-not/page.html")).status == 200
+
+
+def test_an_open_page_refuses_nobody_for_a_missing_name(actions, browser):
+    """una's only address is not confirmed: at an open page she is nobody, not refused."""
+    assert browser.sign_in(actions.url("/auto/page.html"), "una").status == 200
+    answer = browser.get(actions.url("/pass-email/env.cgi"))
+    assert answer.status == 200 and "REMOTE_USER" not in answer.environment
+
+
+def test_a_broken_cookie_passes_as_a_stranger(actions, browser):
+    answer = browser.get(actions.url("/pass-any/env.cgi"), {"Cookie": "bitbucket_session=" + "A" * 43})
+    assert answer.status == 200 and "REMOTE_USER" not in answer.environment
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("line, quoted", [("never", "'never'"), ("", ""), ("404", "'404'"), ("401 x=y", "'x=y'"),
+                                          ('401 "expr=%{nonsense"', "expr=%{nonsense")])
+def test_bad_actions_stop_the_start(start_server, line, quoted):
+    checked = start_server.prepare(VirtualHost(unauthenticated("here", line))).run("-t")
+    assert checked.returncode != 0 and quoted in checked.stdout
