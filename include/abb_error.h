@@ -54,6 +54,9 @@
 /* Tokens are of another account than they were: nothing about them counts any more. */
 #define ABB_EIDENTITY (ABB_ERROR_BASE + 17)
 
+/* A browser completes one sign-in after another and stays without a session. */
+#define ABB_ELOOP (ABB_ERROR_BASE + 18)
+
 /* What went wrong. Lifetime: the caller's; holds no pointers. */
 typedef struct abb_error_t {
     /* APR_SUCCESS while nothing went wrong, else an APR code or a reason above. */

@@ -22,6 +22,8 @@ typedef struct abb_cookie_settings_t {
     /* Whole name of the session's cookie, and start of an attempt's. */
     const char *session_name;
     const char *ticket_prefix;
+    /* Whole name of the cookie that counts sign-ins completed lately. */
+    const char *recent_name;
     /* NULL: the host alone. */
     const char *domain;
     /* Lax or None. */

@@ -71,6 +71,25 @@ apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, abb_crypto_sealer_t *
 apr_status_t abb_ticket_decode(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
                                abb_ticket_t *ticket, apr_pool_t *p, abb_error_t *err);
 
+/*
+ * Sign-ins that a browser has completed lately, as the value of a cookie of their
+ * own: so a browser that comes back without a session again and again can be
+ * stopped, and no store is asked for that. Source: OWASP ASVS 16.5.2.
+ */
+#define ABB_TICKET_RECENT_MAX 5
+#define ABB_TICKET_RECENT_TIME apr_time_from_sec(60)
+
+/*
+ * How many were completed within ABB_TICKET_RECENT_TIME. A value (may be NULL) that
+ * does not open counts for none.
+ */
+int abb_ticket_count_recent(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
+                            apr_pool_t *p);
+
+/* The value with one more, of now. Lifetime: p. Errors: ABB_ECRYPTO. */
+apr_status_t abb_ticket_add_recent(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
+                                   const char **added, apr_pool_t *p, abb_error_t *err);
+
 /* Whether two tickets are of one attempt, compared in constant time. */
 int abb_ticket_is_same(const abb_ticket_t *a, const abb_ticket_t *b);
 

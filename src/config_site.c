@@ -344,6 +344,7 @@ static int settle_cookies(const settling_t *settling, abb_site_t *site)
     prefix = !cookies->is_secure ? "" : cookies->domain ? "__Secure-" : "__Host-";
     cookies->session_name = apr_pstrcat(settling->pool, prefix, name, NULL);
     cookies->ticket_prefix = apr_pstrcat(settling->pool, prefix, name, "_ticket_", NULL);
+    cookies->recent_name = apr_pstrcat(settling->pool, prefix, name, "_recent", NULL);
     return OK;
 }
 

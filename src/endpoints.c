@@ -130,6 +130,18 @@ static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *
     return refuse(visit, r, err, return_path);
 }
 
+/* Say what was seen of the browser's cookies when that of the attempt is missing. */
+static void measure_cookies(const abb_visit_t *visit, const char *name, abb_error_t *err)
+{
+    if (name && !abb_request_find_cookie(visit->cookies.line, name, visit->pool)) {
+        abb_error_clear(err);
+        abb_error_set(err, ABB_EATTEMPT,
+                      visit->cookies.line
+                          ? "the browser brought other cookies, but not that of this sign-in"
+                          : "the browser brought no cookie at all");
+    }
+}
+
 static void end_previous_session(abb_visit_t *visit, request_rec *r)
 {
     if (abb_visit_find_session(visit, NULL) == APR_SUCCESS) {
@@ -155,6 +167,38 @@ static void warn_of_full_store(const abb_visit_t *visit, request_rec *r)
     }
 }
 
+static const char *recent_cookie(const abb_visit_t *visit)
+{
+    return abb_request_find_cookie(visit->cookies.line, visit->site->cookies.recent_name,
+                                   visit->pool);
+}
+
+static void count_sign_in(const abb_visit_t *visit, request_rec *r)
+{
+    const char *value;
+
+    if (abb_ticket_add_recent(recent_cookie(visit), visit->site->tickets, apr_time_now(), &value,
+                              r->pool, NULL) == APR_SUCCESS) {
+        abb_request_set_cookie(r, &visit->site->cookies, visit->site->cookies.recent_name, value,
+                               (int)apr_time_sec(ABB_TICKET_RECENT_TIME));
+    }
+}
+
+/* A browser that signs in again and again burns what Bitbucket allows its user. */
+static int is_in_a_loop(const abb_visit_t *visit, request_rec *r, abb_error_t *err)
+{
+    int count = abb_ticket_count_recent(recent_cookie(visit), visit->site->tickets, apr_time_now(),
+                                        r->pool);
+
+    if (count < ABB_TICKET_RECENT_MAX) {
+        return 0;
+    }
+    abb_error_set(err, ABB_ELOOP,
+                  "this browser has completed %d sign-ins within a minute and brings %s", count,
+                  visit->cookies.session ? "a session that is not there" : "no session cookie");
+    return 1;
+}
+
 static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
 {
     const abb_account_t *account = &result->session->record.account;
@@ -162,6 +206,7 @@ static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t 
 
     end_previous_session(visit, r);
     warn_of_full_store(visit, r);
+    count_sign_in(visit, r);
     abb_request_set_cookie(r, &visit->site->cookies, visit->site->cookies.session_name,
                            result->cookie, 0);
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
@@ -187,6 +232,10 @@ static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_call
     apr_status_t status;
 
     abb_error_clear(&err);
+    if (is_in_a_loop(visit, r, &err)) {
+        abb_request_delete_cookie(r, &visit->site->cookies, ticket_cookie);
+        return refuse(visit, r, &err, ticket->return_path);
+    }
     if (!abb_visit_enter_patiently(visit, &place)) {
         /* The code is not used, and the attempt's cookie stays: the same address works later. */
         abb_error_set(&err, ABB_EBUSY, "too many requests wait for Bitbucket already");
@@ -220,6 +269,16 @@ static const char *take_query(request_rec *r)
     return query;
 }
 
+/*
+ * Several tabs began to sign in, and another has come back first. This one just
+ * goes on to its page; its code is not used.
+ */
+static int was_signed_in_meanwhile(abb_visit_t *visit, const abb_ticket_t *ticket)
+{
+    return abb_visit_find_session(visit, NULL) == APR_SUCCESS &&
+           visit->session->record.created_at >= ticket->issued_at;
+}
+
 static int handle_callback(abb_visit_t *visit, request_rec *r)
 {
     const char *query = take_query(r);
@@ -242,7 +301,12 @@ static int handle_callback(abb_visit_t *visit, request_rec *r)
                                name ? abb_request_find_cookie(visit->cookies.line, name, r->pool)
                                     : NULL,
                                apr_time_now(), &ticket, r->pool, &err) != APR_SUCCESS) {
+        measure_cookies(visit, name, &err);
         return heal(visit, r, &callback, NULL, &err);
+    }
+    if (was_signed_in_meanwhile(visit, &ticket)) {
+        abb_request_delete_cookie(r, &visit->site->cookies, name);
+        return abb_request_redirect(r, HTTP_SEE_OTHER, ticket.return_path);
     }
     if (callback.error) {
         abb_request_delete_cookie(r, &visit->site->cookies, name);

@@ -14,6 +14,7 @@ static const struct {
     {ABB_ETOKEN, "token"},     {ABB_EGONE, "gone"},         {ABB_ECANCELLED, "cancelled"},
     {ABB_EACCOUNT, "account"}, {ABB_EATTEMPT, "attempt"},   {ABB_ECHANGED, "changed"},
     {ABB_EBUSY, "busy"},       {ABB_EBUSY, "busy"},         {ABB_EIDENTITY, "identity"},
+    {ABB_ELOOP, "loop"},
 };
 
 void abb_error_clear(abb_error_t *err)

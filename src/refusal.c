@@ -44,6 +44,11 @@ static const meaning_t meanings[] = {
      "Allow cookies for this site and try again."},
     {ABB_EGRANT, HTTP_BAD_REQUEST, APLOG_INFO, "Sign-in could not be finished",
      "Bitbucket no longer accepts the code it sent you back with.", "Please try again."},
+    {ABB_ELOOP, HTTP_FORBIDDEN, APLOG_INFO, "Signing in goes round in circles",
+     "Your browser has signed in several times within a minute and comes back each time as if it "
+     "had not.",
+     "Wait a minute and try again. If it comes again, allow cookies for this site, or tell the "
+     "people who run it, with the reference below."},
     {ABB_ECANCELLED, HTTP_FORBIDDEN, APLOG_INFO, "You did not grant access",
      "At Bitbucket you chose not to let this site see your account, so it cannot tell whether you "
      "may come in.",
@@ -151,6 +156,10 @@ int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_o
     page.heading = meaning->heading;
     page.text = meaning->text;
     page.advice = meaning->advice;
+    if (err->status == ABB_EATTEMPT || err->status == ABB_ELOOP) {
+        /* These sentences are all the module's own. */
+        abb_page_add_fact(&page, "What happened", err->text);
+    }
     if (offers->retry) {
         abb_page_add_link(&page, "Try again", offers->retry);
     }

@@ -60,6 +60,7 @@ typedef struct {
     const abb_cookie_settings_t *settings;
     apr_size_t name_length;
     apr_size_t prefix_length;
+    apr_size_t recent_length;
 } our_names_t;
 
 /* What a line holds. */
@@ -73,9 +74,10 @@ static int is_session(const cookie_place_t *place, const our_names_t *names)
     return has_name(place, names->settings->session_name, names->name_length);
 }
 
-static int is_ticket(const cookie_place_t *place, const our_names_t *names)
+static int is_of_sign_in(const cookie_place_t *place, const our_names_t *names)
 {
-    return has_prefix(place, names->settings->ticket_prefix, names->prefix_length);
+    return has_prefix(place, names->settings->ticket_prefix, names->prefix_length) ||
+           has_name(place, names->settings->recent_name, names->recent_length);
 }
 
 /* Find the first session cookie of a line and count. */
@@ -93,7 +95,7 @@ static cookie_count_t find_session(abb_request_cookies_t *cookies, const our_nam
             ++count.ours;
         }
         else {
-            *(is_ticket(&place, names) ? &count.ours : &count.others) += 1;
+            *(is_of_sign_in(&place, names) ? &count.ours : &count.others) += 1;
         }
     }
     return count;
@@ -107,7 +109,7 @@ static const char *without_ours(const char *line, const our_names_t *names, apr_
     cookie_place_t place;
 
     for (const char *at = line; next_cookie(at, &place); at = place.end) {
-        if (is_session(&place, names) || is_ticket(&place, names)) {
+        if (is_session(&place, names) || is_of_sign_in(&place, names)) {
             continue;
         }
         if (out > kept) {
@@ -122,7 +124,8 @@ static const char *without_ours(const char *line, const our_names_t *names, apr_
 void abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings,
                               abb_request_cookies_t *cookies)
 {
-    our_names_t names = {settings, strlen(settings->session_name), strlen(settings->ticket_prefix)};
+    our_names_t names = {settings, strlen(settings->session_name), strlen(settings->ticket_prefix),
+                         strlen(settings->recent_name)};
     cookie_count_t count;
 
     cookies->line = apr_table_get(r->headers_in, "Cookie");

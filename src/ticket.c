@@ -139,3 +139,62 @@ int abb_ticket_is_same(const abb_ticket_t *a, const abb_ticket_t *b)
 {
     return abb_crypto_equal(a->id, b->id, ABB_TICKET_ID_SIZE) && a->attempt == b->attempt;
 }
+
+/* ---- sign-ins completed lately ------------------------------------------- */
+
+static const char recent_label[] = "recent";
+
+/* Times that a value holds and that are recent; at most ABB_TICKET_RECENT_MAX, the latest. */
+static int read_recent(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
+                       apr_int64_t *times, apr_pool_t *p)
+{
+    unsigned char *sealed;
+    unsigned char *text;
+    apr_size_t sealed_size;
+    apr_size_t size;
+    int count = 0;
+
+    if (!value || abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
+        abb_crypto_sealer_open(sealer, recent_label, sizeof(recent_label), sealed, sealed_size,
+                               &text, &size, p, NULL) != APR_SUCCESS) {
+        return 0;
+    }
+    for (apr_size_t i = 0; i + sizeof(*times) <= size && count < ABB_TICKET_RECENT_MAX;
+         i += sizeof(*times)) {
+        apr_int64_t time;
+
+        memcpy(&time, text + i, sizeof(time));
+        if (time > now - ABB_TICKET_RECENT_TIME && time <= now + CLOCK_TOLERANCE) {
+            times[count++] = time;
+        }
+    }
+    return count;
+}
+
+int abb_ticket_count_recent(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
+                            apr_pool_t *p)
+{
+    apr_int64_t times[ABB_TICKET_RECENT_MAX];
+
+    return read_recent(value, sealer, now, times, p);
+}
+
+apr_status_t abb_ticket_add_recent(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
+                                   const char **added, apr_pool_t *p, abb_error_t *err)
+{
+    apr_int64_t times[ABB_TICKET_RECENT_MAX + 1];
+    int count = read_recent(value, sealer, now, times + 1, p) + 1;
+    unsigned char *sealed;
+    apr_size_t sealed_size;
+    apr_status_t status;
+
+    /* The newest first, so that of too many the oldest is left out. */
+    times[0] = now;
+    status =
+        abb_crypto_sealer_seal(sealer, recent_label, sizeof(recent_label), times,
+                               (apr_size_t)count * sizeof(*times), &sealed, &sealed_size, p, err);
+    if (status == APR_SUCCESS) {
+        *added = abb_text_base64url_encode(sealed, sealed_size, p);
+    }
+    return status;
+}

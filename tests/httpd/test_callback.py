@@ -8,7 +8,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 
 from harness import tags
-from harness.client import NAVIGATION, TICKET, send_bytes
+from harness.client import NAVIGATION, TICKET, parse_set_cookie, send_bytes
+from harness.config import VirtualHost, place
 
 STATE = "A" * 44
 
@@ -294,3 +295,94 @@ def test_other_methods_spend_nothing(site, browser, simulator, method):
     assert answer.status == 405 and "GET" in answer.header("Allow")
     assert simulator.asked() == []
     assert browser.get(callback).status == 303
+
+
+# -- many tabs, and browsers that go round in circles
+
+def test_ten_tabs_at_once_land_on_their_own_pages(site, browser, simulator):
+    """A browser restores its tabs: ten requests before the first answer. The first that comes
+    back from Bitbucket signs in, the others go on to their pages."""
+    browser.sign_in(site.plain.url("/any/page.html"), "mark")
+    browser.jar.cookies = {key: cookie for key, cookie in browser.jar.cookies.items() if key[0] != "localhost"}
+    pages = [f"/any/page.html?tab={n}" for n in range(10)]
+    first = [browser.request("GET", site.plain.url(page), {**NAVIGATION, "Cookie": ""}) for page in pages]
+    assert [answer.status for answer in first] == [302] * 10
+    simulator.forget_calls()
+    callbacks = [browser.follow(answer).location for answer in first]
+    for page, callback in zip(pages, callbacks):
+        answer = browser.get(callback)
+        assert (answer.status, answer.location) == (303, page)
+        assert browser.follow(answer).status == 200
+    assert simulator.asked().count("token") == 1, "one sign-in for all"
+    assert browser.ticket_names() == []
+
+
+def test_somebody_else_is_signed_in_all_the_same(site, browser, simulator):
+    """Who begins a sign-in with a session means it."""
+    browser.sign_in(site.plain.url("/any/page.html"), "mark")
+    before = browser.session_value()
+    simulator.forget_calls()
+    answer = browser.walk(browser.get(site.plain.endpoint("login") + "?return=/any/page.html"))[-1]
+    assert answer.status == 200 and browser.session_value() != before
+    assert simulator.asked().count("token") == 1
+
+
+def drop_session(browser) -> None:
+    """As if the browser did not keep the session's cookie."""
+    for key in [key for key in browser.jar.cookies if key[1].endswith("bitbucket_session")]:
+        del browser.jar.cookies[key]
+
+
+def test_a_browser_that_goes_round_in_circles_is_stopped(site, browser, simulator, logs):
+    url = site.plain.url("/any/page.html")
+    for _ in range(5):
+        assert browser.sign_in(url, "mark").status == 200
+        drop_session(browser)
+    callback = browser.walk_to_callback(url, "mark")
+    simulator.forget_calls()
+    answer = browser.get(callback)
+    assert (answer.status, answer.location) == (403, None)
+    assert answer.reference and "no session cookie" in answer.text
+    assert simulator.asked() == [], "Bitbucket is spared"
+    line, = [line for line in logs.lines(tags.ANSWERED) if answer.reference in line.text]
+    assert line.level == "info" and "reason=loop" in line.text
+
+
+def test_the_circle_ends_after_a_minute(start_server, clock, browser):
+    host = VirtualHost(place("any", "Require valid-user"))
+    start_server(host, clock=clock)
+    url = host.url("/any/page.html")
+    for _ in range(5):
+        assert browser.sign_in(url, "mark").status == 200
+        drop_session(browser)
+    assert browser.sign_in(url, "mark").status == 403
+    clock.advance(61)
+    assert browser.sign_in(url, "mark").status == 200
+
+
+def test_a_made_up_count_counts_for_nothing(site, browser):
+    browser.jar.take("localhost", False, parse_set_cookie("bitbucket_session_recent=" + "A" * 200 + "; Path=/"))
+    assert browser.sign_in(site.plain.url("/any/page.html"), "mark").status == 200
+
+
+def test_the_count_does_not_reach_applications(site, browser):
+    browser.sign_in(site.plain.url("/any/page.html"), "mark")
+    assert browser.jar.named("localhost", "_recent")
+    assert "HTTP_COOKIE" not in browser.get(site.plain.url("/any/env.cgi")).environment
+
+
+@pytest.mark.parametrize("keeps_others, seen", [(False, "brought no cookie at all"),
+                                                (True, "brought other cookies, but not that of this sign-in")])
+def test_blocked_cookies_are_told_as_they_were_seen(site, browser, logs, keeps_others, seen):
+    """The second attempt ends on a page that says what was measured, as the log does."""
+    url = site.plain.url("/any/page.html")
+    callback = browser.walk_to_callback(url, "mark")
+    headers = {**NAVIGATION, "Cookie": "theme=dark"} if keeps_others else NAVIGATION
+    browser.jar.blocks_all = True
+    browser.jar.cookies = {key: cookie for key, cookie in browser.jar.cookies.items() if key[0] != "localhost"}
+    again = browser.request("GET", callback, headers)
+    assert again.status == 302, "it starts once more"
+    answer = browser.request("GET", browser.follow(again).location, headers)
+    assert answer.status == 400 and seen in answer.text
+    assert any(answer.reference in line.text and seen in line.text for line in logs.lines(tags.ANSWERED))
+

@@ -463,9 +463,60 @@ static void text_sealed_for_another_purpose_is_refused(void **state)
     check_refused(seal(&with_secret, text, size, *state), &ring, SITE, NOW, *state);
 }
 
+/* ---- sign-ins completed lately ------------------------------------------- */
+
+static int count_recent(const char *value, apr_time_t now, apr_pool_t *p)
+{
+    return abb_ticket_count_recent(value, sealer_of(&ring, SITE, p), now, p);
+}
+
+static const char *add_recent(const char *value, apr_time_t now, apr_pool_t *p)
+{
+    const char *added = NULL;
+
+    assert_int_equal(abb_ticket_add_recent(value, sealer_of(&ring, SITE, p), now, &added, p, NULL),
+                     APR_SUCCESS);
+    return added;
+}
+
+static void sign_ins_are_counted_for_a_minute(void **state)
+{
+    const char *value = NULL;
+
+    for (int i = 0; i < 8; ++i) {
+        assert_int_equal(count_recent(value, NOW + apr_time_from_sec(i), *state),
+                         i < ABB_TICKET_RECENT_MAX ? i : ABB_TICKET_RECENT_MAX);
+        value = add_recent(value, NOW + apr_time_from_sec(i), *state);
+    }
+    /* The last five are of seconds 3 to 7. */
+    assert_int_equal(count_recent(value, NOW + apr_time_from_sec(62), *state), 5);
+    assert_int_equal(count_recent(value, NOW + apr_time_from_sec(64), *state), 3);
+    assert_int_equal(count_recent(value, NOW + apr_time_from_sec(70), *state), 0);
+}
+
+static void a_foreign_count_is_none(void **state)
+{
+    abb_ticket_t ticket = make_ticket(1);
+    const char *value = add_recent(NULL, NOW, *state);
+
+    assert_int_equal(count_recent(value, NOW, *state), 1);
+    assert_int_equal(abb_ticket_count_recent(value, sealer_of(&ring, "other", *state), NOW, *state),
+                     0);
+    assert_int_equal(count_recent("", NOW, *state), 0);
+    assert_int_equal(count_recent("!", NOW, *state), 0);
+    assert_int_equal(count_recent(unit_repeat('A', 400, *state), NOW, *state), 0);
+    /* A ticket is no count, and a count no ticket. */
+    assert_int_equal(count_recent(encode(&ticket, *state), NOW, *state), 0);
+    assert_false(opens_at(value, NOW, *state));
+    /* Nor does one from a clock that was put back keep anybody out for long. */
+    assert_int_equal(count_recent(value, NOW - apr_time_from_sec(3600), *state), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        UNIT_TEST(sign_ins_are_counted_for_a_minute),
+        UNIT_TEST(a_foreign_count_is_none),
         UNIT_TEST(a_new_ticket_has_an_id_of_its_own),
         UNIT_TEST(tickets_are_of_one_attempt_or_not),
         UNIT_TEST(state_comes_back_as_the_attempt),
