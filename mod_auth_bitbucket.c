@@ -10,13 +10,14 @@
  */
 #include <httpd.h>
 
+#include <ap_mpm.h>
 #include <http_config.h>
 #include <http_core.h>
 #include <http_log.h>
-#include <ap_mpm.h>
 #include <http_protocol.h>
 #include <http_request.h>
 #include <mod_auth.h>
+#include <signal.h>
 
 #include "abb_authn.h"
 #include "abb_background.h"
@@ -109,29 +110,43 @@ static apr_status_t start_sites(server_rec *s, const shared_t *shared, apr_pool_
     return status;
 }
 
+static apr_status_t start_shared(shared_t *shared, apr_pool_t *pchild)
+{
+    apr_status_t status;
+
+    /* prefork's children say 0: their only thread serves. */
+    ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &shared->processes);
+    ap_mpm_query(AP_MPMQ_MAX_THREADS, &shared->threads);
+    shared->names = abb_session_names_create(shared->threads, pchild);
+    if ((status = abb_memory_start_child(pchild)) != APR_SUCCESS ||
+        (status = abb_http_create(&shared->http, pchild)) != APR_SUCCESS) {
+        return status;
+    }
+    return abb_background_create(&shared->background, shared->http, pchild);
+}
+
+/*
+ * prefork ends a child from its signal handler, also one that begins just now. A
+ * signal waits until what is made here is whole, so that its end finds it whole.
+ */
 static void start_child(apr_pool_t *pchild, server_rec *s)
 {
     shared_t shared = {NULL, NULL, NULL, 1, 1};
     apr_status_t status;
+    sigset_t before;
+    sigset_t all;
 
     if (!has_sites(s)) {
         return;
     }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     abb_reply_init();
-    /* 0 threads in a process means that its only one serves. */
-    ap_mpm_query(AP_MPMQ_MAX_DAEMONS, &shared.processes);
-    ap_mpm_query(AP_MPMQ_MAX_THREADS, &shared.threads);
-    shared.names = abb_session_names_create(shared.threads, pchild);
-    status = abb_memory_start_child(pchild);
-    if (status == APR_SUCCESS) {
-        status = abb_http_create(&shared.http, pchild);
-    }
-    if (status == APR_SUCCESS) {
-        status = abb_background_create(&shared.background, shared.http, pchild);
-    }
+    status = start_shared(&shared, pchild);
     if (status == APR_SUCCESS) {
         status = start_sites(s, &shared, pchild);
     }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (status != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_EMERG, status, s,
                      ABB_LOGNO(0013) "a child cannot start: no lock, no libcurl or no libcrypto");

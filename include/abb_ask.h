@@ -12,7 +12,8 @@
 
 /*
  * Ask about the visit's account and wait; the session's record has the answers
- * then. The log is told what came of it. visit->session must be there.
+ * then. The log is told what came of it. Who has asked in vain for this visit does
+ * not ask again: the first failure stands. visit->session must be there.
  * Errors: those of abb_recheck_session. Threads: waits for Bitbucket.
  */
 apr_status_t abb_ask_bitbucket(abb_visit_t *visit, request_rec *r,

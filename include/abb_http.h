@@ -36,6 +36,8 @@ typedef struct abb_http_request_t {
     const char *form;
     /* Largest answer body accepted, in bytes. */
     apr_size_t answer_max;
+    /* Over a connection of its own; a form always is. */
+    int is_fresh;
 } abb_http_request_t;
 
 typedef struct abb_http_answer_t {

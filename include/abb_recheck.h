@@ -67,7 +67,8 @@ typedef struct abb_recheck_notes_t {
  * accepts neither its access nor its refresh token, or because of what the
  * account is (err tells); ABB_ESCOPE, ABB_ECLIENT the operator must act;
  * ABB_EUPSTREAM, ABB_ELIMIT, ABB_EGONE could not ask; ABB_EBUSY nobody else asks
- * (FOLLOW); ABB_ECHANGED another asks (ASIDE); ABB_ESTORE; ABB_ECRYPTO.
+ * (FOLLOW); ABB_ECHANGED another asks, or has just done so in
+ * vain (ASIDE); ABB_ESTORE; ABB_ECRYPTO.
  * Threads: any; waits for Bitbucket, and as the manner says for others.
  */
 apr_status_t abb_recheck_session(const abb_recheck_t *recheck, abb_session_t *session,

@@ -33,6 +33,8 @@ typedef struct abb_reply_error_t {
     const char *code;
     /* API: error.message; token endpoint: error_description. */
     const char *message;
+    /* API: error.detail where it is a text. */
+    const char *detail;
     /* API, 403: scopes that the call requires and that the token has. */
     const char *required;
     const char *granted;

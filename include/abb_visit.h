@@ -49,8 +49,12 @@ typedef struct abb_visit_t {
     int is_deciding;
     /* A negated rule could not be decided, and Bitbucket is not the reason. */
     int is_undecidable;
-    /* Why a rule could not be decided; status APR_SUCCESS when all could. Stays last. */
+    /*
+     * Why a rule could not be decided, and why Bitbucket was asked in vain for this
+     * request; status APR_SUCCESS when that is not so. They stay last.
+     */
     abb_error_t trouble;
+    abb_error_t failure;
 } abb_visit_t;
 
 /*

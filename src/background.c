@@ -34,8 +34,8 @@ APLOG_USE_MODULE(auth_bitbucket);
 struct abb_background_t {
     apr_thread_pool_t *threads;
     abb_http_t *http;
-    /* Jobs that a thread works at. */
-    int running;
+    /* Jobs that wait or are worked at. */
+    int pending;
     int has_ended;
     /* Beginning of a session's key, and in the last bits the second of its last job. */
     apr_uint64_t known[KNOWN];
@@ -59,7 +59,7 @@ static apr_status_t end(void *data)
     apr_interval_time_t waited = 0;
 
     __atomic_store_n(&background->has_ended, 1, __ATOMIC_SEQ_CST);
-    while (__atomic_load_n(&background->running, __ATOMIC_SEQ_CST) && waited < END_PATIENCE) {
+    while (__atomic_load_n(&background->pending, __ATOMIC_SEQ_CST) && waited < END_PATIENCE) {
         apr_sleep(END_INTERVAL);
         waited += END_INTERVAL;
     }
@@ -190,12 +190,12 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
     job_t *job = data;
     abb_background_t *background = job->background;
 
-    __atomic_add_fetch(&background->running, 1, __ATOMIC_SEQ_CST);
-    if (!__atomic_load_n(&background->has_ended, __ATOMIC_SEQ_CST)) {
+    /* Those that waited when the child ended get their turn as long as it lasts. */
+    if (!abb_http_is_stopped(background->http)) {
         work(job);
     }
     apr_pool_destroy(job->pool);
-    __atomic_sub_fetch(&background->running, 1, __ATOMIC_SEQ_CST);
+    __atomic_sub_fetch(&background->pending, 1, __ATOMIC_SEQ_CST);
     return NULL;
 }
 
@@ -265,7 +265,10 @@ void abb_background_recheck(abb_background_t *background, server_rec *s,
         !(job = make_job(background, s, recheck, session, question))) {
         return;
     }
+    /* Before the push: who ends the child must not overlook a job that no thread has yet. */
+    __atomic_add_fetch(&background->pending, 1, __ATOMIC_SEQ_CST);
     if (push(background, job) != APR_SUCCESS) {
         apr_pool_destroy(job->pool);
+        __atomic_sub_fetch(&background->pending, 1, __ATOMIC_SEQ_CST);
     }
 }

@@ -53,7 +53,7 @@ static apr_status_t ask_for_tokens(const abb_bitbucket_round_t *round, int asked
 {
     const abb_bitbucket_t *bitbucket = round->bitbucket;
     abb_http_request_t request = {bitbucket->token_url, client_authorization(bitbucket, p), form,
-                                  TOKEN_ANSWER_MAX};
+                                  TOKEN_ANSWER_MAX, 0};
     abb_http_answer_t answer;
     apr_status_t status;
 
@@ -96,7 +96,7 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
 static abb_http_request_t api_request(const char *url, const char *access_token, apr_pool_t *p)
 {
     abb_http_request_t request = {url, apr_pstrcat(p, "Bearer ", access_token, NULL), NULL,
-                                  API_ANSWER_MAX};
+                                  API_ANSWER_MAX, 0};
 
     return request;
 }

@@ -58,6 +58,11 @@ static const struct {
     {TOKEN_ENDPOINT | API, 429, NULL, ABB_ELIMIT},
 };
 
+static int says(const char *text, const char *part)
+{
+    return text && strstr(text, part) != NULL;
+}
+
 static int has_sign(const abb_reply_error_t *error, const char *sign)
 {
     if (!sign) {
@@ -67,7 +72,7 @@ static int has_sign(const abb_reply_error_t *error, const char *sign)
         return error->required != NULL;
     }
     if (sign == no_api) {
-        return error->message && strstr(error->message, "no API hosted") != NULL;
+        return says(error->detail, "no API hosted") || says(error->message, "no API hosted");
     }
     return error->code && strcmp(error->code, sign) == 0;
 }
@@ -100,6 +105,7 @@ static apr_status_t explain(apr_status_t meaning, const char *what, const abb_ht
                             const abb_reply_error_t *error, abb_error_t *err)
 {
     const char *message = error->message ? error->message : "no explanation";
+    const char *detail = error->detail ? error->detail : "";
 
     switch (meaning) {
     case ABB_ESCOPE:
@@ -107,8 +113,9 @@ static apr_status_t explain(apr_status_t meaning, const char *what, const abb_ht
             err, meaning, "the OAuth client lacks the scope '%.60s' that %s needs (granted: %.80s)",
             error->required ? error->required : "?", what, error->granted ? error->granted : "?");
     case ABB_EGONE:
-        return abb_error_set(err, meaning, "Bitbucket has withdrawn %s: %.120s, see %.100s", what,
-                             message, error->announcement_url ? error->announcement_url : "?");
+        return abb_error_set(err, meaning, "Bitbucket has withdrawn %s: %.100s%s%.60s, see %.80s",
+                             what, message, *detail ? ": " : "", detail,
+                             error->announcement_url ? error->announcement_url : "its changelog");
     case ABB_ELIMIT:
         abb_error_set(err, meaning, "Bitbucket's rate limit is reached at %s", what);
         if (err) {

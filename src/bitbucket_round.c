@@ -84,7 +84,9 @@ static void perform_again(const abb_bitbucket_round_t *round, const abb_http_req
     for (int i = 0; i < count; ++i) {
         if (is_silent(&answers[i]) && !requests[i].form) {
             places[again_count] = i;
-            again[again_count++] = requests[i];
+            again[again_count] = requests[i];
+            /* Kept connections that turn out dead libcurl has tried already, one after the other. */
+            again[again_count++].is_fresh = 1;
         }
     }
     if (again_count == 0 || time_left(round) < 2 * pause ||

@@ -59,6 +59,18 @@ static int value_or(apr_interval_time_t *place, apr_interval_time_t value,
     return value != UNSET;
 }
 
+/* As it may be written in the configuration: 90s, 5m, 2h. */
+static const char *duration_text(apr_interval_time_t duration, apr_pool_t *p)
+{
+    long seconds = (long)apr_time_sec(duration);
+
+    if (seconds && seconds % 3600 == 0) {
+        return apr_psprintf(p, "%ldh", seconds / 3600);
+    }
+    return seconds && seconds % 60 == 0 ? apr_psprintf(p, "%ldm", seconds / 60)
+                                        : apr_psprintf(p, "%lds", seconds);
+}
+
 /* ---- the configuration as a tree ----------------------------------------- */
 
 /* Whether a node is the <VirtualHost> that made a server. */
@@ -432,7 +444,11 @@ static int settle_freshness(const settling_t *settling, abb_site_t *site)
     value_or(&site->ages.hard, conf->hard_age, HARD_AGE_DEFAULT);
     if (site->ages.soft > site->ages.hard) {
         return bad_setting(settling, "AuthBitbucketMembershipMaxAge",
-                           "soft is longer than hard (1h unless said): write both");
+                           apr_psprintf(settling->temporary,
+                                        "soft, '%s', is longer than hard, '%s' (1h unless said): "
+                                        "write both",
+                                        duration_text(site->ages.soft, settling->temporary),
+                                        duration_text(site->ages.hard, settling->temporary)));
     }
     site->max_logins = conf->max_logins == UNSET ? 0 : conf->max_logins;
     return OK;

@@ -253,6 +253,8 @@ static void set_request(exchange_t *exchange, const abb_http_settings_t *setting
     }
     if (request->form) {
         curl_easy_setopt(easy, CURLOPT_POSTFIELDS, request->form);
+    }
+    if (request->form || request->is_fresh) {
         curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     }
     curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->headers);

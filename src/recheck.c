@@ -14,6 +14,9 @@ typedef struct {
     abb_session_t *session;
     const abb_recheck_question_t *question;
     abb_recheck_notes_t *notes;
+    abb_recheck_manner_t manner;
+    /* When somebody had last asked in vain, as far as the caller knew. */
+    apr_time_t known_failure;
     abb_record_private_t private_part;
     /* The access token is new, so it is not proved whose it is. */
     int is_token_new;
@@ -291,6 +294,12 @@ static int was_in_vain(const job_t *job, apr_time_t waiting_since)
     return waiting_since != 0 && job->session->failed_at >= waiting_since;
 }
 
+/* Whether another asked in vain between the request that wants to know and this moment. */
+static int has_failed_since(const job_t *job)
+{
+    return job->manner == ABB_RECHECK_ASIDE && job->session->failed_at > job->known_failure;
+}
+
 static apr_status_t work(job_t *job, apr_time_t waiting_since)
 {
     abb_bitbucket_question_t question;
@@ -303,6 +312,9 @@ static apr_status_t work(job_t *job, apr_time_t waiting_since)
         return abb_error_set(job->err, ABB_EUPSTREAM,
                              "another request just asked Bitbucket in vain for session %s",
                              job->session->tag);
+    }
+    if (has_failed_since(job)) {
+        return ABB_ECHANGED;
     }
     job->notes->has_asked = 1;
     question = what_to_ask(job);
@@ -323,12 +335,12 @@ static apr_status_t look(const job_t *job, abb_session_t *seen, apr_pool_t *scra
  * Take the lease, or wait until whoever has it is done. *holder is 0 when the
  * other brought the answers that were wanted.
  */
-static apr_status_t take_lease(job_t *job, abb_recheck_manner_t manner, apr_uint64_t *holder,
-                               apr_time_t *waiting_since, apr_pool_t *scratch)
+static apr_status_t take_lease(job_t *job, apr_uint64_t *holder, apr_time_t *waiting_since,
+                               apr_pool_t *scratch)
 {
     const abb_sessions_t *sessions = job->recheck->sessions;
     apr_interval_time_t duration = lease_duration(job->recheck);
-    apr_interval_time_t patience = manner == ABB_RECHECK_FOLLOW ? FOLLOW_PATIENCE : duration;
+    apr_interval_time_t patience = job->manner == ABB_RECHECK_FOLLOW ? FOLLOW_PATIENCE : duration;
     apr_time_t deadline = apr_time_now() + patience;
     abb_session_t seen = *job->session;
 
@@ -336,7 +348,7 @@ static apr_status_t take_lease(job_t *job, abb_recheck_manner_t manner, apr_uint
         apr_status_t status =
             abb_store_lease(sessions->store, &seen.key, duration, apr_time_now(), holder, job->err);
 
-        if (status != ABB_ECHANGED || manner == ABB_RECHECK_ASIDE) {
+        if (status != ABB_ECHANGED || job->manner == ABB_RECHECK_ASIDE) {
             return status == APR_NOTFOUND ? ended(job->err, "the session has ended") : status;
         }
         if (apr_time_now() > deadline) {
@@ -389,6 +401,8 @@ apr_status_t abb_recheck_session(const abb_recheck_t *recheck, abb_session_t *se
         .session = session,
         .question = question,
         .notes = notes,
+        .manner = manner,
+        .known_failure = session->failed_at,
         .pool = p,
         .err = err,
     };
@@ -399,7 +413,7 @@ apr_status_t abb_recheck_session(const abb_recheck_t *recheck, abb_session_t *se
 
     memset(notes, 0, sizeof(*notes));
     apr_pool_create(&scratch, p);
-    status = take_lease(&job, manner, &holder, &waiting_since, scratch);
+    status = take_lease(&job, &holder, &waiting_since, scratch);
     apr_pool_destroy(scratch);
     if (status != APR_SUCCESS || !holder) {
         return status;

@@ -124,7 +124,8 @@ void abb_refusal_restore_variables(request_rec *r)
 
 static void set_retry_after(request_rec *r, int status, const abb_error_t *err)
 {
-    apr_int64_t seconds = apr_time_sec(err->retry_after);
+    /* Rounded up: who comes back at that time must not be too early. */
+    apr_int64_t seconds = apr_time_sec(err->retry_after + apr_time_from_sec(1) - 1);
 
     if (status == HTTP_SERVICE_UNAVAILABLE) {
         apr_table_setn(r->err_headers_out, "Retry-After",

@@ -498,6 +498,7 @@ static void take_api_error(const json_t *object, abb_reply_error_t *error, apr_p
     const json_t *detail = json_object_get(object, "detail");
 
     take_text(object, "message", &error->message, p);
+    take_text(object, "detail", &error->detail, p);
     error->required = take_words(json_object_get(detail, "required"), p);
     error->granted = take_words(json_object_get(detail, "granted"), p);
     take_text(json_object_get(object, "data"), "announcement_url", &error->announcement_url, p);

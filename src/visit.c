@@ -36,9 +36,10 @@ abb_visit_t *abb_visit_of(request_rec *r)
         return visit;
     }
     visit = apr_palloc(r->pool, sizeof(*visit));
-    /* The sentence of an error needs no zeroes; it is the last and the largest. */
+    /* Sentences of errors need no zeroes; they are the last and the largest. */
     memset(visit, 0, offsetof(abb_visit_t, trouble));
     abb_error_clear(&visit->trouble);
+    abb_error_clear(&visit->failure);
     visit->pool = r->pool;
     visit->site = site;
     visit->now = apr_time_now();

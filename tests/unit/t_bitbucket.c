@@ -111,7 +111,11 @@ static outcome_t ask(site_t *site, question_t question, server_rule_t rule)
     "{\"type\":\"error\",\"error\":{\"message\":\"Your credentials lack one or more required " \
     "privilege scopes.\",\"detail\":{\"required\":[\"account\"],\"granted\":[\"team\"]}}}"
 #define PLAIN "{\"type\":\"error\",\"error\":{\"message\":\"Said so\"}}"
-#define NO_API \
+/* As Bitbucket says it, and as it once did. */
+#define NO_API                                                                      \
+    "{\"type\":\"error\",\"error\":{\"message\":\"Resource not found\",\"detail\":" \
+    "\"There is no API hosted at this URL.\\nFor information about our API's, please refer to\"}}"
+#define NO_API_BEFORE \
     "{\"type\":\"error\",\"error\":{\"message\":\"There is no API hosted at this URL.\"}}"
 #define GONE                                                                             \
     "{\"type\":\"error\",\"error\":{\"message\":\"CHANGE-2770 - Functionality has been " \
@@ -668,6 +672,7 @@ static void withdrawn_roles_fall_back_to_plain_membership(void **state)
     check_second_way(*state, 410, GONE);
     check_second_way(*state, 410, "");
     check_second_way(*state, 404, NO_API);
+    check_second_way(*state, 404, NO_API_BEFORE);
 }
 
 static void withdrawn_roles_fall_back_at_a_sign_in(void **state)
