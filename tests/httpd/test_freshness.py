@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import statistics
 import time
 from collections import Counter
@@ -62,7 +63,8 @@ PLACES = "\n".join([
     place("fallback", "FallbackResource /fallback/env.cgi", "Require bitbucket-workspace acme"),
 ])
 STALE_PAGE = 'stale=<!--#echo var="BITBUCKET_STALE" -->;\n'
-STALE_AROUND = '<!--#include virtual="env.cgi" -->\n'
+# Nothing behind it: entries end with a NUL each.
+STALE_AROUND = '<!--#include virtual="env.cgi" -->'
 
 
 # -- a server that most tests share; its clock only goes on
@@ -223,6 +225,7 @@ def test_fresh_due_and_old(house, browser, simulator, rechecks, basis):
 
 def test_within_hard_nobody_waits_and_beyond_it_everybody_does(house, browser, simulator, rechecks):
     """Seen by the order: the answer came before the question was answered, or after it."""
+    simulator.settings(access_token_lifetime=DAY)
     signed_in(simulator, browser, house.plain.url("/team/page.html"), "mark")
     simulator.fault("api", delay=0.5)
     for age, waits in ((HARD - 30, False), (HARD + 5, True)):
@@ -321,9 +324,10 @@ def test_each_virtual_host_has_its_ages(house, new_browser, simulator, rechecks)
     house.clock.advance(SOFT - MINUTE + 10)
     # The quick one's answer is older than its hard age by now: it asks, and waits.
     assert [len(questions(name)) for name in hosts] == [3, 3, 0], "after five"
-    due = "single"
+    due = "none of them"
     house.clock.advance(SOFT - MINUTE)
     assert [len(questions(name)) for name in ("single", "plain")] == [0, 0], "soft alone: ten minutes"
+    due = "single"
     house.clock.advance(MINUTE + 20)
     assert len(questions("single")) == 3
 
@@ -331,7 +335,7 @@ def test_each_virtual_host_has_its_ages(house, new_browser, simulator, rechecks)
 @pytest.mark.parametrize("value, named", [
     ("5m 1m", "5m 1m"), ("2h 1h", "2h 1h"), ("1s 0", "1s 0"),
     ("-1s", "-1s"), ("-1", "-1"), ("5m -1s", "-1s"), ("0 -1", "-1"),
-    ("soon", "soon"), ("5m later", "later"), ("5x", "5x"), ("5m1h", "5m1h"), ("1.5m", "1.5m"), ('"" 1h', ""),
+    ("soon", "soon"), ("5m later", "later"), ("5x", "5x"), ("5m1h", "5m1h"), ("1.5m", "1.5m"),
     ("31d 31d", "31d"), ("5m 31d", "31d"), ("99999999999999999999s 1h", "99999999999999999999s"),
     ("2h", "2h"), ("3601s", "3601s"),
 ])
@@ -564,7 +568,7 @@ def test_remote_user_may_be_an_address_that_changes(house, browser, simulator, r
 
 # -- nobody waits
 
-PEOPLE = ["mark", "olivia", "priya", "noah"]
+PEOPLE = ["mark", "olivia", "priya", "zoe"]
 
 
 def test_nobody_waits_for_a_slow_bitbucket(start_server, clock, new_browser, simulator, mpm):
@@ -701,17 +705,21 @@ def test_a_child_killed_during_a_refresh_is_replaced(refresher, clock, browser, 
     assert status(browser, host) == 200 and logs.lines(tags.ENDED) == []
 
 
-@pytest.mark.parametrize("age", ["due", "old"])
-def test_tokens_that_became_another_accounts(house, browser, simulator, rechecks, logs, age):
-    """After a refresh only, and then the session is over for everybody who has its cookie."""
+@pytest.mark.parametrize("path, age, answered", [
+    ("/any", SOFT + 5, 200),
+    ("/any", HARD + 5, 401),
+    ("/globex", REFUSAL + 1, 401),  # Only the row is asked for, and whose the new tokens are.
+])
+def test_tokens_that_became_another_accounts(house, browser, simulator, rechecks, logs, path, age, answered):
+    """The session is over for everybody who has its cookie."""
     logs.expect(tags.ANOTHER_ACCOUNT)
-    signed_in(simulator, browser, house.plain.url("/any/page.html"), "mark")
+    signed_in(simulator, browser, house.plain.url(path + "/page.html"), "mark", 403 if path == "/globex" else 200)
     simulator.end_tokens("access", account="mark")
     simulator.fault("user", merge={"uuid": "{" + uuid_of("olivia") + "}"})
-    house.clock.advance((SOFT if age == "due" else HARD) + 5)
+    house.clock.advance(age)
     with rechecks.after(1):
-        first = browser.get(house.plain.url("/any/env.cgi"), SCRIPT)
-    assert first.status == (200 if age == "due" else 401)
+        first = browser.get(house.plain.url(path + "/env.cgi"), SCRIPT)
+    assert first.status == answered
     assert uuid_of("olivia") not in first.text and "olivia" not in first.text
     line, = logs.lines(tags.ANOTHER_ACCOUNT)
     assert line.level == "error" and uuid_of("mark") in line.text
@@ -752,16 +760,16 @@ LIMIT, LIMIT_OF_SESSION = 1000, 48
 def test_an_hour_of_work_stays_within_the_limit(start_server, clock, new_browser, simulator, capsys):
     """A request each minute by each of 100 sessions: five people with 20 each, which nobody has, remain below
     Bitbucket's 1,000 an hour for each, and the simulator counts along."""
-    people = [*PEOPLE, "zoe"]
+    people = [*PEOPLE, "una"]
     minutes = 20 if SANITIZED else 60
     host = VirtualHost(PLACES)
     server = start_server(host, clock=clock)
     # Sign-ins are not part of the hour.
     simulator.settings(quota=None)
     cookies: list[str] = []
-    for person in [*people, "una"]:
+    for person in [*people, "pat"]:
         simulator.settings(auto_account=person)
-        for _ in range(IDLE if person == "una" else SESSIONS_OF_ONE):
+        for _ in range(IDLE if person == "pat" else SESSIONS_OF_ONE):
             browser = new_browser()
             assert browser.walk(browser.get(host.url("/team/page.html")))[-1].status == 200
             cookies.append(browser.jar.line("localhost", False))
@@ -894,13 +902,24 @@ def signal_and_wait(server: Server, how: int) -> float:
     return time.monotonic() - began
 
 
-def hang_jobs(simulator: Simulator, host: VirtualHost, clock: Clock, browsers: list[Browser]) -> None:
-    """A re-check of each session is under way and will not end."""
+def hang_jobs(simulator: Simulator, host: VirtualHost, clock: Clock, browsers: list[Browser], wanted: int) -> None:
+    """Re-checks of so many sessions are under way and will not end."""
     simulator.fault("api", hang=True)
     simulator.forget_calls()
     clock.advance(SOFT + 5)
-    assert [status_at_last(browser, host) for browser in browsers] == [200] * len(browsers)
-    await_calls(simulator, lambda calls: len(calls) == 3 * len(browsers))
+    deadline = time.monotonic() + 15
+    while len(simulator.calls()) < 3 * wanted:
+        assert time.monotonic() < deadline, simulator.asked()
+        assert [status_at_last(browser, host) for browser in browsers] == [200] * len(browsers)
+        # A session is re-checked once in two seconds at most.
+        clock.advance(2)
+
+
+def limit_connections(server: Server) -> None:
+    """One for each child; many children, since others come by the second only."""
+    many = "StartServers 20\nMinSpareServers 15" if server.mpm == "prefork" else "StartServers 4\nMinSpareThreads 90"
+    server.config_file.write_text(f"{server.config_file.read_text()}\nMaxConnectionsPerChild 1\n{many}\n")
+    server.reload(signal.SIGUSR1)
 
 
 @pytest.mark.parametrize("how", ["SIGUSR1", "SIGHUP", "SIGTERM"])
@@ -924,7 +943,7 @@ def test_children_end_with_jobs_under_way(start_server, clock, new_browser, simu
 
     idle = min(stop_and_start() for _ in range(2))
     browsers = [signed_in(simulator, new_browser(), host.url("/team/page.html"), person) for person in PEOPLE]
-    hang_jobs(simulator, host, clock, browsers)
+    hang_jobs(simulator, host, clock, browsers, len(browsers))
     busy = stop_and_start()
     assert busy < idle + 1, f"{busy:.2f} s with jobs, {idle:.2f} s without"
     simulator.clear_faults()
@@ -935,23 +954,53 @@ def test_children_end_with_jobs_under_way(start_server, clock, new_browser, simu
     assert logs.lines(tags.ENDED) == []
 
 
-def test_children_of_one_connection_end_with_jobs_under_way(start_server, clock, new_browser, simulator, logs, mpm):
-    """MaxConnectionsPerChild 1: each request is its child's last."""
+@pytest.mark.parametrize("limited", [name for name in wanted_mpms() if name != "event"])
+def test_children_of_one_connection_end_with_jobs_under_way(start_server, clock, new_browser, simulator, logs, limited):
+    """MaxConnectionsPerChild 1: each request is its child's last. Within a second of what it takes without jobs.
+
+    Not on event: where a child's only connection is over before its listener looks again, the listener waits
+    for ever (httpd 2.4.71), without a job, and without this module.
+    """
     host = VirtualHost(PLACES)
-    server = start_server(host, mpm=mpm, clock=clock)
+    server = start_server(host, mpm=limited, clock=clock)
+    access_log = server.root / "logs" / "access.log"
     browsers = [signed_in(simulator, new_browser(), host.url("/team/page.html"), person) for person in PEOPLE]
-    server.config_file.write_text(server.config_file.read_text() + "\nMaxConnectionsPerChild 1\n")
-    server.reload(signal.SIGUSR1)
-    hang_jobs(simulator, host, clock, browsers)
-    began = time.monotonic()
-    served = {int(line.split()[0]) for line in (server.root / "logs" / "access.log").read_text().splitlines()[-4:]}
-    while served & set(server.processes()):
-        assert time.monotonic() - began < 3, "the hanging jobs hold their child for longer than a second"
-        time.sleep(0.02)
+    limit_connections(server)
+
+    def seconds_until_gone() -> float:
+        served = {int(line.split()[0]) for line in access_log.read_text().splitlines()}
+        began = time.monotonic()
+        while served & set(server.processes()):
+            assert time.monotonic() - began < 15, "children stayed"
+            if limited == "worker":
+                # It looks at the limit when the next connection has come.
+                socket.create_connection(("127.0.0.1", host.port), 5).close()
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    assert [status_at_last(browser, host) for browser in browsers] == [200] * len(browsers)
+    idle = seconds_until_gone()
+    hang_jobs(simulator, host, clock, browsers, 1)
+    busy = seconds_until_gone()
+    assert busy < idle + 1, f"{busy:.2f} s with jobs, {idle:.2f} s without"
     simulator.clear_faults()
     clock.advance(LEASE + PAUSE)
-    with Rechecks(server).after(1):
-        assert status_at_last(browsers[0], host) == 200
+    assert status_at_last(browsers[0], host) == 200
+    assert logs.lines(tags.ENDED) == []
+
+
+@pytest.mark.skipif("prefork" not in wanted_mpms(), reason="only there a child ends with its request")
+def test_the_last_request_of_a_child_asks_too(start_server, clock, new_browser, simulator):
+    """After soft and one more request the next one has the answer, also when that was its child's last one."""
+    host = VirtualHost(PLACES)
+    server = start_server(host, mpm="prefork", clock=clock)
+    jobs = Rechecks(server)
+    browsers = [signed_in(simulator, new_browser(), host.url("/team/page.html"), person) for person in PEOPLE]
+    limit_connections(server)
+    for turn in range(1, 4):
+        clock.advance(SOFT + 5)
+        assert [status_at_last(browser, host) for browser in browsers] == [200] * len(browsers)
+        jobs.wait(turn * len(browsers), seconds=5)
 
 
 # -- what applications hear
