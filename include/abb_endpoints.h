@@ -1,5 +1,5 @@
 /*
- * endpoints (floor 7): login, callback, logout, userinfo.
+ * endpoints (floor 8): login, logout, userinfo, and the callback's turn.
  *
  * Answered before rewriting, proxying or content can get at them, and before
  * any access rule: each does its own checks.

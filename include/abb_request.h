@@ -111,6 +111,12 @@ int abb_request_redirect(request_rec *r, int status, const char *location);
  */
 int abb_request_send_page(request_rec *r, int status, const abb_page_t *page);
 
+/*
+ * Answer that an address takes GET (and so HEAD) and perhaps one other method
+ * (may be NULL). Returns the status to return from the hook.
+ */
+int abb_request_only_get(request_rec *r, const char *also);
+
 /* Answer with JSON of ours and return DONE. */
 int abb_request_send_json(request_rec *r, int status, const char *json);
 

@@ -123,4 +123,8 @@ const char *abb_visit_login_url(const abb_visit_t *visit, request_rec *r, const 
 abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
                                       const char *return_path);
 
+/* Answer with the page of a reason, and those offers. Returns the status to return from the hook. */
+int abb_visit_refuse(const abb_visit_t *visit, request_rec *r, const abb_error_t *err,
+                     const char *return_path);
+
 #endif

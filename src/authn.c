@@ -29,10 +29,7 @@ static int is_ours(request_rec *r)
 
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
 {
-    abb_refusal_offers_t offers =
-        abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
-
-    return abb_refusal_send(r, err, &offers);
+    return abb_visit_refuse(visit, r, err, abb_request_return_path(r, visit->site->origin));
 }
 
 /* 401, as fits what asks; only a frame can do something with the way back. */

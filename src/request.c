@@ -7,6 +7,7 @@
 #include <http_core.h>
 #include <http_log.h>
 #include <http_protocol.h>
+#include <http_request.h>
 #include <mod_core.h>
 #include <stddef.h>
 
@@ -317,6 +318,13 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
         return status;
     }
     return send_body(r, status, "text/html; charset=utf-8", html);
+}
+
+int abb_request_only_get(request_rec *r, const char *also)
+{
+    /* httpd writes the Allow header of a 405 itself. */
+    ap_allow_methods(r, REPLACE_ALLOW, "GET", also, NULL);
+    return HTTP_METHOD_NOT_ALLOWED;
 }
 
 int abb_request_send_json(request_rec *r, int status, const char *json)

@@ -244,9 +244,7 @@ int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return
     abb_error_clear(&err);
     if (abb_login_begin(&login, return_path, wanted_words(visit, r->pool), attempt, apr_time_now(),
                         &start, r->pool, &err) != APR_SUCCESS) {
-        abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
-
-        return abb_refusal_send(r, &err, &offers);
+        return abb_visit_refuse(visit, r, &err, NULL);
     }
     name = apr_pstrcat(r->pool, visit->site->cookies.ticket_prefix, start.cookie_name, NULL);
     drop_old_attempts(visit, r, strlen(name) + strlen(start.cookie_value));
@@ -276,4 +274,12 @@ abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
     offers.retry = return_path ? return_path : "/";
     offers.sign_in = abb_visit_login_url(visit, r, return_path);
     return offers;
+}
+
+int abb_visit_refuse(const abb_visit_t *visit, request_rec *r, const abb_error_t *err,
+                     const char *return_path)
+{
+    abb_refusal_offers_t offers = abb_visit_offers(visit, r, return_path);
+
+    return abb_refusal_send(r, err, &offers);
 }

@@ -14,8 +14,9 @@ floor_of() {
     login | recheck | config | refusal | news) echo 4 ;;
     visit | memory | background) echo 5 ;;
     ask) echo 6 ;;
-    authn | rules | endpoints) echo 7 ;;
-    mod_auth_bitbucket) echo 8 ;;
+    authn | rules | callback) echo 7 ;;
+    endpoints) echo 8 ;;
+    mod_auth_bitbucket) echo 9 ;;
     *) echo unknown ;;
     esac
 }
