@@ -87,6 +87,23 @@ typedef struct {
     int threads;
 } shared_t;
 
+/* What seals and opens handovers, at a hub and at a site that has one. */
+static apr_status_t start_hub(abb_site_t *site, apr_pool_t *pchild)
+{
+    apr_status_t status = APR_SUCCESS;
+
+    for (int i = 0; site->served && i < site->served->nelts && status == APR_SUCCESS; ++i) {
+        abb_hub_site_t *served = &APR_ARRAY_IDX(site->served, i, abb_hub_site_t);
+
+        status = abb_hub_create_sealer(&served->handovers, site->sessions.keyring, served->audience,
+                                       pchild, NULL);
+    }
+    return status != APR_SUCCESS || !site->mark
+               ? status
+               : abb_hub_create_sealer(&site->handovers, site->sessions.keyring,
+                                       site->sessions.audience, pchild, NULL);
+}
+
 /* What each child has of its own at a site: connections, names, keys derived for tickets. */
 static apr_status_t start_site(abb_site_t *site, const shared_t *shared, apr_pool_t *pchild)
 {
@@ -94,8 +111,10 @@ static apr_status_t start_site(abb_site_t *site, const shared_t *shared, apr_poo
     site->sessions.names = shared->names;
     site->background = shared->background;
     site->gate_limits = abb_gate_limits(site->max_logins, shared->processes, shared->threads);
-    return abb_ticket_create_sealer(&site->tickets, site->sessions.keyring, site->sessions.audience,
-                                    pchild, NULL);
+    apr_status_t status = abb_ticket_create_sealer(&site->tickets, site->sessions.keyring,
+                                                   site->sessions.audience, pchild, NULL);
+
+    return status == APR_SUCCESS ? start_hub(site, pchild) : status;
 }
 
 static apr_status_t start_sites(server_rec *s, const shared_t *shared, apr_pool_t *pchild)

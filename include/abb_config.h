@@ -14,6 +14,7 @@
 
 #include "abb_bitbucket.h"
 #include "abb_gate.h"
+#include "abb_hub.h"
 #include "abb_request.h"
 #include "abb_session.h"
 #include "abb_store_socache.h"
@@ -37,6 +38,12 @@ typedef struct abb_site_t {
     struct abb_background_t *background;
     /* Public address: scheme, host and port, without a slash. */
     const char *origin;
+    /* Sites that this one serves as a hub, abb_hub_site_t; NULL: none. Sealers: of the child. */
+    apr_array_header_t *served;
+    /* The callback is another site's, which hands on to here: mark of our states; else NULL. */
+    const char *mark;
+    /* With a mark: what opens handovers; made when the child starts. */
+    abb_crypto_sealer_t *handovers;
     /* Paths of the module's own endpoints. */
     const char *callback_path;
     const char *login_path;

@@ -18,6 +18,8 @@ typedef struct abb_login_t {
     const abb_sessions_t *sessions;
     const abb_bitbucket_t *bitbucket;
     abb_crypto_sealer_t *tickets;
+    /* What follows the states of the site's attempts, see abb_hub.h; NULL: nothing. */
+    const char *mark;
 } abb_login_t;
 
 /* What the browser must be given to sign in. Lifetime: the pool given. */

@@ -9,6 +9,7 @@
 
 #include "abb_log.h"
 #include "abb_news.h"
+#include "abb_text.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
 
@@ -206,39 +207,137 @@ static int was_signed_in_meanwhile(abb_visit_t *visit, const abb_ticket_t *ticke
            visit->session->record.created_at >= ticket->issued_at;
 }
 
-int abb_callback_handle(abb_visit_t *visit, request_rec *r)
+/*
+ * With a query that can be read: finish the attempt it belongs to, or say why not.
+ * late: as in take_handover.
+ */
+static int finish(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *callback,
+                  const abb_error_t *late)
 {
-    const char *query = take_query(r);
     abb_login_t login = abb_visit_login(visit);
-    abb_login_callback_t callback;
+    const char *name = attempt_cookie_name(visit, r, callback->state);
+    const char *cookie = name ? abb_request_find_cookie(visit->cookies.line, name, r->pool) : NULL;
     abb_ticket_t ticket;
     abb_error_t err;
-    const char *name;
 
-    /* A code is used up by its use, so nothing but a page load may bring it. */
-    if (r->method_number != M_GET || r->header_only) {
-        return abb_request_only_get(r, NULL);
-    }
     abb_error_clear(&err);
-    if (abb_login_read_callback(query, &callback, r->pool, &err) != APR_SUCCESS) {
-        return abb_visit_refuse(visit, r, &err, NULL);
-    }
-    name = attempt_cookie_name(visit, r, callback.state);
-    if (abb_login_open_attempt(&login, &callback,
-                               name ? abb_request_find_cookie(visit->cookies.line, name, r->pool)
-                                    : NULL,
-                               apr_time_now(), &ticket, r->pool, &err) != APR_SUCCESS) {
+    if (abb_login_open_attempt(&login, callback, cookie, apr_time_now(), &ticket, r->pool, &err) !=
+        APR_SUCCESS) {
         measure_cookies(visit, name, &err);
-        return heal(visit, r, &callback, NULL, &err);
+        return heal(visit, r, callback, NULL, &err);
     }
     if (was_signed_in_meanwhile(visit, &ticket)) {
         abb_request_delete_cookie(r, &visit->site->cookies, name);
         return abb_request_redirect(r, HTTP_SEE_OTHER, ticket.return_path);
     }
-    if (callback.error) {
+    if (late->status != APR_SUCCESS) {
         abb_request_delete_cookie(r, &visit->site->cookies, name);
-        abb_login_explain_refusal(&callback, &err);
+        return heal(visit, r, callback, ticket.return_path, late);
+    }
+    if (callback->error) {
+        abb_request_delete_cookie(r, &visit->site->cookies, name);
+        abb_login_explain_refusal(callback, &err);
         return abb_visit_refuse(visit, r, &err, ticket.return_path);
     }
-    return finish_login(visit, r, &callback, &ticket, name);
+    return finish_login(visit, r, callback, &ticket, name);
+}
+
+/* ---- one callback for many sites ----------------------------------------- */
+
+/* A sign-in began at another site: send its browser there with what Bitbucket said. */
+static int hand_on(abb_visit_t *visit, request_rec *r, const char *state, const char *query)
+{
+    const abb_site_t *hub = visit->site;
+    const abb_hub_site_t *site = abb_hub_find(hub->served, state);
+    const char *handover;
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    if (!site) {
+        abb_error_set(
+            &err, ABB_EINPUT,
+            "the sign-in began at a site that AuthBitbucketCallbackFor of %s does not name",
+            hub->origin);
+        return abb_visit_refuse(visit, r, &err, NULL);
+    }
+    if (abb_hub_hand_on(site, query, apr_time_now(), &handover, r->pool, &err) != APR_SUCCESS) {
+        return abb_visit_refuse(visit, r, &err, NULL);
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, ABB_LOGNO(0207) "sign-in handed on to %s",
+                  site->origin);
+    return abb_request_redirect(r, HTTP_SEE_OTHER,
+                                apr_pstrcat(r->pool, site->origin, hub->callback_path,
+                                            "?" ABB_HUB_PARAMETER "=", handover, NULL));
+}
+
+/*
+ * What Bitbucket said, as the hub has handed it on. *late is why it came too late;
+ * then the callback says only which attempt it was.
+ */
+static apr_status_t take_handover(const abb_visit_t *visit, const char *query,
+                                  abb_login_callback_t *callback, abb_error_t *late,
+                                  abb_error_t *err)
+{
+    const abb_site_t *site = visit->site;
+    const char *handover;
+    const char *handed;
+    apr_table_t *values;
+    apr_status_t status;
+
+    if ((status = abb_text_query_parse(query, &values, visit->pool, err)) != APR_SUCCESS) {
+        return status;
+    }
+    if (!(handover = apr_table_get(values, ABB_HUB_PARAMETER))) {
+        return abb_error_set(
+            err, ABB_EINPUT,
+            "the sign-ins of this site return by way of %s, with " ABB_HUB_PARAMETER
+            " in the query",
+            site->bitbucket.redirect_uri);
+    }
+    abb_hub_take(site->handovers, handover, apr_time_now(), &handed, visit->pool, late);
+    if (!handed) {
+        *err = *late;
+        return err->status;
+    }
+    return abb_login_read_callback(handed, callback, visit->pool, err);
+}
+
+/* ---- the whole ----------------------------------------------------------- */
+
+/* Read what Bitbucket said, straight or handed on. *late as in take_handover. */
+static apr_status_t read_query(const abb_visit_t *visit, const char *query,
+                               abb_login_callback_t *callback, abb_error_t *late, abb_error_t *err)
+{
+    const char *mark = visit->site->mark;
+    apr_status_t status;
+
+    if (!mark) {
+        return abb_login_read_callback(query, callback, visit->pool, err);
+    }
+    if ((status = take_handover(visit, query, callback, late, err)) == APR_SUCCESS) {
+        callback->state = abb_hub_unmark(callback->state, mark, visit->pool);
+    }
+    return status;
+}
+
+int abb_callback_handle(abb_visit_t *visit, request_rec *r)
+{
+    const char *query = take_query(r);
+    abb_login_callback_t callback;
+    abb_error_t late;
+    abb_error_t err;
+
+    /* A code is used up by its use, so nothing but a page load may bring it. */
+    if (r->method_number != M_GET || r->header_only) {
+        return abb_request_only_get(r, NULL);
+    }
+    abb_error_clear(&late);
+    abb_error_clear(&err);
+    if (read_query(visit, query, &callback, &late, &err) != APR_SUCCESS) {
+        return abb_visit_refuse(visit, r, &err, NULL);
+    }
+    if (!visit->site->mark && abb_hub_is_marked(callback.state)) {
+        return hand_on(visit, r, callback.state, query);
+    }
+    return finish(visit, r, &callback, &late);
 }

@@ -53,7 +53,10 @@ void *abb_config_merge_server(apr_pool_t *p, void *base_config, void *over_confi
     merged->is_configured = base->is_configured || over->is_configured;
     INHERIT_POINTER(client_id);
     INHERIT_POINTER(client_secret);
+    /* The site's own address says nothing of another callback. */
+    merged->origin = over->callback ? over->origin : base->origin;
     INHERIT_POINTER(callback);
+    INHERIT_POINTER(callback_for);
     INHERIT_POINTER(scope);
     INHERIT_POINTER(authorize_url);
     INHERIT_POINTER(token_url);
@@ -259,23 +262,66 @@ static const char *check_callback_path(cmd_parms *cmd, const char *value, const 
     return NULL;
 }
 
-static const char *set_callback(cmd_parms *cmd, void *directory, const char *value)
+static int parse_http_url(cmd_parms *cmd, const char *value, apr_uri_t *uri)
+{
+    return apr_uri_parse(cmd->pool, value, uri) == APR_SUCCESS && uri->scheme && uri->hostname &&
+           *uri->hostname && !uri->user && !uri->fragment &&
+           (strcmp(uri->scheme, "https") == 0 || strcmp(uri->scheme, "http") == 0);
+}
+
+static const char *set_origin(cmd_parms *cmd, const char *value, const char **origin)
 {
     apr_uri_t uri;
+    const char *path;
+
+    if (!parse_http_url(cmd, value, &uri) || uri.query ||
+        (uri.path && strcmp(uri.path, "/") != 0)) {
+        return fault(cmd, value,
+                     "is no address of a site: write scheme and host, as in "
+                     "https://wiki.example.com");
+    }
+    *origin = abb_config_origin_of_url(value, &path, cmd->pool);
+    return NULL;
+}
+
+static const char *set_callback(cmd_parms *cmd, void *directory, const char *value,
+                                const char *own_address)
+{
+    server_config_t *conf = configure(cmd);
     const char *message;
+    apr_uri_t uri;
 
     if (*value == '/') {
         message = check_callback_path(cmd, value, value);
     }
-    else if (apr_uri_parse(cmd->pool, value, &uri) != APR_SUCCESS || !uri.scheme || !uri.hostname ||
-             uri.user || uri.fragment ||
-             (strcmp(uri.scheme, "https") != 0 && strcmp(uri.scheme, "http") != 0)) {
+    else if (!parse_http_url(cmd, value, &uri)) {
         message = fault(cmd, value, "is neither an absolute http(s) URL nor a path");
     }
     else {
         message = check_callback_path(cmd, value, uri.query ? NULL : uri.path);
     }
-    configure(cmd)->callback = value;
+    conf->callback = value;
+    conf->origin = NULL;
+    if (message || !own_address) {
+        return message;
+    }
+    return *value == '/'
+               ? fault(cmd, own_address, "has no use: the callback is a path of this site")
+               : set_origin(cmd, own_address, &conf->origin);
+}
+
+static const char *set_callback_for(cmd_parms *cmd, void *directory, const char *value)
+{
+    server_config_t *conf = configure(cmd);
+    const char *origin;
+    const char *message = set_origin(cmd, value, &origin);
+
+    if (!conf->callback_for) {
+        conf->callback_for = apr_array_make(cmd->pool, 4, sizeof(const char *));
+    }
+    if (!message) {
+        APR_ARRAY_PUSH(conf->callback_for, const char *) = origin;
+    }
     return message;
 }
 
@@ -683,8 +729,11 @@ const command_rec abb_config_commands[] = {
                   "the Key of the OAuth client at Bitbucket"),
     AP_INIT_TAKE_ARGV("AuthBitbucketClientSecret", set_client_secret, NULL, RSRC_CONF,
                       "the Secret of the OAuth client: a value, file:PATH, env:NAME or exec:PATH"),
-    AP_INIT_TAKE1("AuthBitbucketCallbackURL", set_callback, NULL, RSRC_CONF,
-                  "the Callback URL registered at Bitbucket, or its path"),
+    AP_INIT_TAKE12("AuthBitbucketCallbackURL", set_callback, NULL, RSRC_CONF,
+                   "the Callback URL registered at Bitbucket, or its path; then this site's own "
+                   "address if the callback is another's"),
+    AP_INIT_ITERATE("AuthBitbucketCallbackFor", set_callback_for, NULL, RSRC_CONF,
+                    "addresses of the sites whose sign-ins return to this one's callback"),
     AP_INIT_ITERATE("AuthBitbucketScope", set_scope, NULL, RSRC_CONF,
                     "scopes to narrow the OAuth client's to"),
     AP_INIT_TAKE1("AuthBitbucketAuthorizeURL", set_authorize_url, NULL, RSRC_CONF,

@@ -21,6 +21,10 @@ typedef struct server_config_t {
     const char *client_id;
     const char *client_secret;
     const char *callback;
+    /* The site's own address, when it is said because the callback is another's; else NULL. */
+    const char *origin;
+    /* Origins of AuthBitbucketCallbackFor, const char *; NULL: none. */
+    apr_array_header_t *callback_for;
     const char *scope;
     const char *authorize_url;
     const char *token_url;
@@ -65,6 +69,37 @@ typedef struct directory_config_t {
 } directory_config_t;
 
 server_config_t *abb_config_of(server_rec *s);
+
+/* Log that a setting of a server cannot be used. Returns HTTP_INTERNAL_SERVER_ERROR. */
+int abb_config_bad_setting(const server_rec *s, const char *directive, const char *sentence);
+
+/* Whether AuthType Bitbucket stands in a virtual host's own section. p is for temporary memory. */
+int abb_config_is_used_in(server_rec *main_server, server_rec *s, apr_pool_t *p);
+
+/*
+ * Scheme, host and port of an absolute URL that apr_uri_parse takes, in lower case
+ * and without a default port, and its path (may be NULL). Lifetime: p.
+ */
+const char *abb_config_origin_of_url(const char *url, const char **path, apr_pool_t *p);
+
+/*
+ * Whether a callback URL belongs to another virtual host: its host is a name of
+ * another and none of this one's.
+ */
+int abb_config_is_of_another(server_rec *main_server, const server_rec *s, const char *callback,
+                             apr_pool_t *temporary);
+
+/*
+ * Settle which sites a server's callback serves. Lifetime: p. Errors: ABB_ECRYPTO.
+ */
+apr_status_t abb_config_settle_served(const server_config_t *conf, abb_site_t *site, apr_pool_t *p,
+                                      abb_error_t *err);
+
+/*
+ * When all sites are settled: whether those whose callback is another's fit that
+ * one. Faults are logged. Returns OK or HTTP_INTERNAL_SERVER_ERROR.
+ */
+int abb_config_check_hubs(server_rec *main_server, apr_pool_t *temporary);
 
 /*
  * Take a socache provider (name:arguments) for the session cache. NULL, or a

@@ -42,9 +42,21 @@ static const char *server_name(const server_rec *s)
     return s->server_hostname ? s->server_hostname : "(no ServerName)";
 }
 
+/* httpd makes a virtual host's settings at the first directive of ours there; Require is none. */
+static server_config_t *make_config_of(server_rec *s)
+{
+    server_config_t *conf = abb_config_of(s);
+
+    if (!conf) {
+        conf = abb_config_create_server(s->process->pconf, s);
+        ap_set_module_config(s->module_config, &auth_bitbucket_module, conf);
+    }
+    return conf;
+}
+
 void abb_config_add_workspace(server_rec *s, const char *workspace)
 {
-    APR_ARRAY_PUSH(abb_config_of(s)->workspaces, const char *) = workspace;
+    APR_ARRAY_PUSH(make_config_of(s)->workspaces, const char *) = workspace;
 }
 
 abb_site_t *abb_config_site(server_rec *s)
@@ -131,6 +143,13 @@ static const ap_directive_t *find_auth_type(const settling_t *settling)
     return find_in_server(settling, "AuthType", "Bitbucket");
 }
 
+int abb_config_is_used_in(server_rec *main_server, server_rec *s, apr_pool_t *p)
+{
+    settling_t settling = {p, p, main_server, s, NULL};
+
+    return find_auth_type(&settling) != NULL;
+}
+
 static const ap_directive_t *find_global_auth_type(const settling_t *settling)
 {
     return find_directive(ap_conftree, NULL, "AuthType", "Bitbucket", settling->temporary);
@@ -170,11 +189,16 @@ static int bad_secret(const settling_t *settling, const char *directive, const a
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
-static int bad_setting(const settling_t *settling, const char *directive, const char *sentence)
+int abb_config_bad_setting(const server_rec *s, const char *directive, const char *sentence)
 {
     ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL, ABB_LOGNO(0003) "%s: %s: %s",
-                 server_name(settling->server), directive, sentence);
+                 server_name(s), directive, sentence);
     return HTTP_INTERNAL_SERVER_ERROR;
+}
+
+static int bad_setting(const settling_t *settling, const char *directive, const char *sentence)
+{
+    return abb_config_bad_setting(settling->server, directive, sentence);
 }
 
 /* ---- the OAuth client ---------------------------------------------------- */
@@ -245,11 +269,13 @@ static const char *origin_of_server(const settling_t *settling)
 {
     apr_port_t port = server_port(settling->server);
     const char *scheme = is_https(settling, port) ? "https" : "http";
+    char *host = apr_pstrdup(settling->pool, settling->server->server_hostname);
 
-    return compose_origin(scheme, settling->server->server_hostname, port, settling->pool);
+    ap_str_tolower(host);
+    return compose_origin(scheme, host, port, settling->pool);
 }
 
-static const char *origin_of_url(const char *url, const char **path, apr_pool_t *p)
+const char *abb_config_origin_of_url(const char *url, const char **path, apr_pool_t *p)
 {
     apr_uri_t uri;
     char *host;
@@ -271,6 +297,29 @@ static const char *sibling(const char *callback_path, const char *name, apr_pool
     return apr_pstrcat(p, apr_pstrmemdup(p, callback_path, directory), name, NULL);
 }
 
+/* The callback's host is the public one, whatever the server is called inside. */
+static void settle_own_callback(const settling_t *settling, abb_site_t *site, const char *callback)
+{
+    site->origin = abb_config_origin_of_url(callback, &site->callback_path, settling->pool);
+}
+
+/* Another site is sent the visitors who come back from Bitbucket, and hands them on. */
+static void settle_foreign_callback(const settling_t *settling, abb_site_t *site,
+                                    const char *callback)
+{
+    abb_config_origin_of_url(callback, &site->callback_path, settling->pool);
+    site->origin = settling->conf->origin ? settling->conf->origin : origin_of_server(settling);
+    /* Of the audience, which is not settled yet. */
+    site->mark = "";
+}
+
+static int is_foreign(const settling_t *settling, const char *callback)
+{
+    return settling->conf->origin ||
+           abb_config_is_of_another(settling->main_server, settling->server, callback,
+                                    settling->temporary);
+}
+
 static int settle_addresses(const settling_t *settling, abb_site_t *site)
 {
     const char *callback = settling->conf->callback ? settling->conf->callback : CALLBACK_DEFAULT;
@@ -285,8 +334,9 @@ static int settle_addresses(const settling_t *settling, abb_site_t *site)
         site->bitbucket.redirect_uri = apr_pstrcat(settling->pool, site->origin, callback, NULL);
     }
     else {
+        (is_foreign(settling, callback) ? settle_foreign_callback
+                                        : settle_own_callback)(settling, site, callback);
         /* As registered, to the letter: Bitbucket compares texts. */
-        site->origin = origin_of_url(callback, &site->callback_path, settling->pool);
         site->bitbucket.redirect_uri = callback;
     }
     site->login_path = sibling(site->callback_path, "login", settling->pool);
@@ -295,12 +345,21 @@ static int settle_addresses(const settling_t *settling, abb_site_t *site)
     return OK;
 }
 
+static int ends_in(const char *text, apr_size_t length, const char *end)
+{
+    apr_size_t end_length = strlen(end);
+
+    return length >= end_length && strncmp(text + length - end_length, end, end_length) == 0;
+}
+
+/* Names below localhost lead to this machine, too. Source: RFC 6761 section 6.3. */
 static int is_loopback_origin(const char *origin)
 {
     const char *host = strstr(origin, "://") + 3;
     apr_size_t length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
 
     return (length == 9 && strncmp(host, "localhost", 9) == 0) ||
+           ends_in(host, length, ".localhost") ||
            (strncmp(host, "127.", 4) == 0 && strspn(host, "0123456789.") == length) ||
            (length == 5 && strncmp(host, "[::1]", 5) == 0);
 }
@@ -405,6 +464,12 @@ static int settle_sessions(const settling_t *settling, abb_site_t *site)
     if (abb_session_set_audience(sessions, site->bitbucket.client_id, site->origin, settling->pool,
                                  &err) != APR_SUCCESS) {
         return bad_setting(settling, "AuthBitbucketCallbackURL", err.text);
+    }
+    if (site->mark) {
+        site->mark = abb_hub_mark(sessions->audience_hash, settling->pool);
+    }
+    if (abb_config_settle_served(conf, site, settling->pool, &err) != APR_SUCCESS) {
+        return bad_setting(settling, "AuthBitbucketCallbackFor", err.text);
     }
     return settle_keys(settling, site);
 }
@@ -542,5 +607,10 @@ int abb_config_settle(apr_pool_t *p, apr_pool_t *temporary, server_rec *servers)
     if (site_count == 0 && find_global_auth_type(&settling)) {
         return missing(&settling, "client id", "AuthBitbucketClientID", CLIENT_ID_VARIABLE);
     }
-    return site_count ? abb_config_settle_cache(servers, temporary) : OK;
+    if (site_count == 0) {
+        return OK;
+    }
+    return abb_config_check_hubs(servers, temporary) == OK
+               ? abb_config_settle_cache(servers, temporary)
+               : HTTP_INTERNAL_SERVER_ERROR;
 }

@@ -24,8 +24,8 @@ apr_status_t abb_login_begin(const abb_login_t *login, const char *return_path,
     ticket.return_path = return_path;
     ticket.workspaces = strlen(workspaces) <= TICKET_WORKSPACES_MAX ? workspaces : "";
     start->cookie_name = abb_ticket_name(&ticket, p);
-    start->location =
-        abb_bitbucket_authorize_url(login->bitbucket, abb_ticket_state(&ticket, p), p);
+    start->location = abb_bitbucket_authorize_url(
+        login->bitbucket, apr_pstrcat(p, abb_ticket_state(&ticket, p), login->mark, NULL), p);
     return abb_ticket_encode(&ticket, login->tickets, &start->cookie_value, p, err);
 }
 

@@ -92,7 +92,8 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
 
 abb_login_t abb_visit_login(const abb_visit_t *visit)
 {
-    abb_login_t login = {&visit->site->sessions, &visit->site->bitbucket, visit->site->tickets};
+    const abb_site_t *site = visit->site;
+    abb_login_t login = {&site->sessions, &site->bitbucket, site->tickets, site->mark};
 
     return login;
 }

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "httpd"))
 pytest.register_assert_rewrite("harness", "person")
 
 from harness.config import VirtualHost, place  # noqa: E402
-from harness.fixtures import lasting, log_watch, logs, pytest_runtest_makereport, scratch, shared_simulator, simulator  # noqa: E402,F401
+from harness.fixtures import (lasting, log_watch, logs, pytest_runtest_makereport, scratch, shared_simulator, simulator,  # noqa: E402,F401
+                              start_server)
 from harness.server import Server  # noqa: E402
 from person import Person, start_chromium  # noqa: E402
 

@@ -10,7 +10,7 @@ floor_of() {
     log | error) echo 0 ;;
     text | crypto | account | pack | offload | gate | traffic) echo 1 ;;
     record | ticket | store | http | reply | page | secret) echo 2 ;;
-    store_file | session | bitbucket | authz | request) echo 3 ;;
+    store_file | session | bitbucket | authz | request | hub) echo 3 ;;
     login | recheck | config | refusal | news) echo 4 ;;
     visit | memory | background) echo 5 ;;
     ask) echo 6 ;;
@@ -32,7 +32,7 @@ room_of() {
     store_file_key | store_file_internal) echo store_file ;;
     memory_flush | memory_condition | memory_internal | memory_remote) echo memory ;;
     bitbucket_meaning | bitbucket_round | bitbucket_internal) echo bitbucket ;;
-    config_site | config_cache | config_internal) echo config ;;
+    config_site | config_hub | config_cache | config_internal) echo config ;;
     *) echo "$name" ;;
     esac
 }

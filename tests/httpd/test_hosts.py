@@ -129,7 +129,7 @@ def test_cookie_name_and_same_site(start_server, browser):
     start_server(host)
     steps = browser.walk(browser.get(host.url("/any/page.html")), "mark")
     assert steps[-1].status == 200
-    cookie = next(c for c in steps[-2].set_cookies if not c.deletes)
+    cookie = next(c for c in steps[-2].set_cookies if not c.deletes and not c.name.endswith("_recent"))
     assert cookie.name == "__Host-wiki-session" and cookie.attributes["samesite"] == "None"
     assert steps[0].set_cookies[0].name.startswith("__Host-wiki-session_ticket_")
 

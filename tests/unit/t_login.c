@@ -28,6 +28,7 @@ static place_t place_of(void **state)
     place.site = *state;
     place.login.sessions = &place.site->sessions;
     place.login.bitbucket = &place.site->bitbucket;
+    place.login.mark = NULL;
     start_child(&place);
     place.workspaces = apr_array_make(place.site->p, 4, sizeof(const char *));
     return place;

@@ -106,8 +106,8 @@ class VirtualHost:
 
     @property
     def callback_url(self) -> str:
-        """As registered at Bitbucket."""
-        callback = self.callback or "/bitbucket/callback"
+        """As registered at Bitbucket. The directive may say the site's own address after it."""
+        callback = (self.callback or "/bitbucket/callback").split()[0]
         return callback if "://" in callback else self.origin + callback
 
     def url(self, path: str) -> str:
