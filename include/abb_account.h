@@ -90,6 +90,17 @@ int abb_account_is_repository(const char *asked);
 const char *abb_account_role_word(abb_role_t role);
 
 /*
+ * Whether scopes, separated by spaces or commas, hold one: itself, or another that
+ * includes it, as repository:write does repository. Several may be granted that
+ * imply each other, so this is for advice; whether a call is allowed is Bitbucket's
+ * to say. Source: developer.atlassian.com, Bitbucket Cloud REST API, "Scopes", 2026.
+ */
+int abb_account_has_scope(const char *scopes, const char *scope);
+
+/* What a scope is called in the form of an OAuth client, a static string; the scope if unknown. */
+const char *abb_account_scope_label(const char *scope);
+
+/*
  * Read a uuid with or without braces, in any case, into lower case without
  * braces. Returns NULL when text is no uuid. Lifetime: p.
  */

@@ -22,6 +22,13 @@
 /* Size of the store when nothing is said, in bytes. */
 #define ABB_CONFIG_STORE_SIZE (32 * 1024 * 1024)
 
+/* A scope that something in the configuration needs. */
+typedef struct abb_config_need_t {
+    const char *scope;
+    /* What needs it and where: "Require bitbucket-email (/etc/apache2/wiki.conf:12)". */
+    const char *why;
+} abb_config_need_t;
+
 /* One virtual host, settled. Lifetime: one generation of the configuration. */
 typedef struct abb_site_t {
     abb_bitbucket_t bitbucket;
@@ -51,6 +58,8 @@ typedef struct abb_site_t {
     const char *userinfo_path;
     /* Workspaces that the Require lines name, const char *, each once. */
     const apr_array_header_t *workspaces;
+    /* Scopes that are needed, abb_config_need_t, each once. .htaccess files are not known. */
+    const apr_array_header_t *needs;
     /* Keys of AuthBitbucketSessionKey; none: the server's own key is used. */
     abb_crypto_keyring_t keyring;
     /* What seals sign-in attempts; made when the child starts. */
@@ -114,6 +123,12 @@ extern const command_rec abb_config_commands[];
 
 /* Note workspaces that a Require line of a server's configuration names. */
 void abb_config_add_workspace(server_rec *s, const char *workspace);
+
+/*
+ * Note a scope that a line needs, unless the line stands in .htaccess; what: the
+ * directive, with its keyword. scope NULL: none.
+ */
+void abb_config_need_scope(cmd_parms *cmd, const char *scope, const char *what);
 
 /*
  * Settle all virtual hosts: read secrets, compose addresses, find what is

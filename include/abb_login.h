@@ -44,6 +44,8 @@ typedef struct abb_login_result_t {
     const char *cookie;
     abb_session_t *session;
     const char *return_path;
+    /* Scopes that were granted, as in abb_tokens_t; NULL: not told. */
+    const char *scope;
     /* Sentence for the log when an answer was odd but usable, else NULL. */
     const char *doubt;
     /* What Bitbucket says of an endpoint that it has withdrawn, else NULL. */

@@ -65,6 +65,7 @@ typedef enum {
     ABB_TRAFFIC_TOLD_CROWD,
     ABB_TRAFFIC_TOLD_ODD,
     ABB_TRAFFIC_TOLD_ALARM,
+    ABB_TRAFFIC_TOLD_SCOPE,
     ABB_TRAFFIC_TOLD_COUNT
 } abb_traffic_told_t;
 

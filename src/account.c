@@ -53,6 +53,65 @@ static int is_uuid(const char *text, apr_size_t length)
     return 1;
 }
 
+/* ---- scopes -------------------------------------------------------------- */
+
+static const struct {
+    const char *scope;
+    const char *label;
+    /* Scopes that include it, one after the other; NULL ends. */
+    const char *included_in[7];
+} scopes_known[] = {
+    {"account", "Account: Read", {"account:write"}},
+    {"email", "Account: Email", {NULL}},
+    {"repository",
+     "Repositories: Read",
+     {"repository:write", "pullrequest", "pullrequest:write", "project", "project:write"}},
+};
+
+static int holds_word(const char *words, const char *word)
+{
+    apr_size_t length = strlen(word);
+
+    while (*words) {
+        apr_size_t next = strcspn(words, " ,");
+
+        if (next == length && strncmp(words, word, length) == 0) {
+            return 1;
+        }
+        words += next + (words[next] != '\0');
+    }
+    return 0;
+}
+
+int abb_account_has_scope(const char *scopes, const char *scope)
+{
+    for (apr_size_t i = 0; i < sizeof(scopes_known) / sizeof(scopes_known[0]); ++i) {
+        const char *const *including = scopes_known[i].included_in;
+
+        if (strcmp(scopes_known[i].scope, scope) != 0) {
+            continue;
+        }
+        for (; *including; ++including) {
+            if (holds_word(scopes, *including)) {
+                return 1;
+            }
+        }
+    }
+    return holds_word(scopes, scope);
+}
+
+const char *abb_account_scope_label(const char *scope)
+{
+    for (apr_size_t i = 0; i < sizeof(scopes_known) / sizeof(scopes_known[0]); ++i) {
+        if (strcmp(scopes_known[i].scope, scope) == 0) {
+            return scopes_known[i].label;
+        }
+    }
+    return scope;
+}
+
+/* ---- other --------------------------------------------------------------- */
+
 const char *abb_account_parse_uuid(const char *text, apr_pool_t *p)
 {
     apr_size_t length = strlen(text);

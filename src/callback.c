@@ -127,6 +127,20 @@ static int is_in_a_loop(const abb_visit_t *visit, request_rec *r, abb_error_t *e
     return 1;
 }
 
+/* What was granted must cover what the rules need, or some of them cannot be decided later. */
+static void tell_of_missing_scopes(const abb_visit_t *visit, request_rec *r, const char *granted)
+{
+    const apr_array_header_t *needs = visit->site->needs;
+
+    for (int i = 0; granted && i < needs->nelts; ++i) {
+        const abb_config_need_t *need = &APR_ARRAY_IDX(needs, i, abb_config_need_t);
+
+        if (!abb_account_has_scope(granted, need->scope)) {
+            abb_news_scope(r->server, visit->site->bitbucket.traffic, need->scope, need->why);
+        }
+    }
+}
+
 static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
 {
     const abb_account_t *account = &result->session->record.account;
@@ -145,6 +159,7 @@ static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t 
                       ABB_LOGNO(0204) "signed in with less than was asked; account=%s: %s",
                       account->uuid, result->doubt);
     }
+    tell_of_missing_scopes(visit, r, result->scope);
     abb_news_change(r->server, visit->site->bitbucket.traffic, result->change);
     abb_news_alarm(r->server, visit->site->bitbucket.traffic, result->alarm);
     return abb_request_redirect(r, HTTP_SEE_OTHER, result->return_path);

@@ -38,6 +38,7 @@ void *abb_config_create_server(apr_pool_t *p, server_rec *s)
     conf->cache.near_age = NEAR_AGE_DEFAULT;
     conf->cache.outage_age = OUTAGE_AGE_DEFAULT;
     conf->workspaces = apr_array_make(p, 4, sizeof(const char *));
+    conf->needs = apr_array_make(p, 4, sizeof(abb_config_need_t));
     return conf;
 }
 
@@ -671,6 +672,8 @@ static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *
                      "is no attribute: allowed are username, email, uuid, account_id and nickname");
     }
     ((directory_config_t *)directory)->remote_user = value;
+    abb_config_need_scope(cmd, strcmp(value, "email") == 0 ? "email" : NULL,
+                          "AuthBitbucketRemoteUser email");
     return NULL;
 }
 

@@ -49,6 +49,8 @@ typedef struct server_config_t {
     abb_cache_provider_t *cache_provider;
     /* Workspaces of Require lines read in this server, const char *; not inherited. */
     apr_array_header_t *workspaces;
+    /* Scopes that lines read in this server need, abb_config_need_t; not inherited. */
+    apr_array_header_t *needs;
     /* Set by abb_config_settle. */
     abb_site_t *site;
 } server_config_t;

@@ -59,6 +59,18 @@ void abb_config_add_workspace(server_rec *s, const char *workspace)
     APR_ARRAY_PUSH(make_config_of(s)->workspaces, const char *) = workspace;
 }
 
+void abb_config_need_scope(cmd_parms *cmd, const char *scope, const char *what)
+{
+    abb_config_need_t *need;
+
+    if (scope && !ap_check_cmd_context(cmd, NOT_IN_HTACCESS)) {
+        need = apr_array_push(make_config_of(cmd->server)->needs);
+        need->scope = scope;
+        need->why = apr_psprintf(cmd->pool, "%s (%s:%d)", what, cmd->directive->filename,
+                                 cmd->directive->line_num);
+    }
+}
+
 abb_site_t *abb_config_site(server_rec *s)
 {
     return abb_config_of(s)->site;
@@ -544,6 +556,48 @@ static void settle_workspaces(const settling_t *settling, abb_site_t *site)
     site->workspaces = all;
 }
 
+/* ---- scopes -------------------------------------------------------------- */
+
+static void add_need(apr_array_header_t *all, const abb_config_need_t *need)
+{
+    for (int i = 0; i < all->nelts; ++i) {
+        if (strcmp(APR_ARRAY_IDX(all, i, abb_config_need_t).scope, need->scope) == 0) {
+            return;
+        }
+    }
+    APR_ARRAY_PUSH(all, abb_config_need_t) = *need;
+}
+
+static void add_needs(apr_array_header_t *all, const apr_array_header_t *needs)
+{
+    for (int i = 0; i < needs->nelts; ++i) {
+        add_need(all, &APR_ARRAY_IDX(needs, i, abb_config_need_t));
+    }
+}
+
+/* What the site's lines need, and those that hold everywhere; AuthBitbucketScope must not hide it. */
+static int settle_needs(const settling_t *settling, abb_site_t *site)
+{
+    static const abb_config_need_t account = {"account", "every sign-in"};
+    apr_array_header_t *all = apr_array_make(settling->pool, 4, sizeof(abb_config_need_t));
+
+    add_need(all, &account);
+    add_needs(all, settling->conf->needs);
+    add_needs(all, abb_config_of(settling->main_server)->needs);
+    site->needs = all;
+    for (int i = 0; settling->conf->scope && i < all->nelts; ++i) {
+        const abb_config_need_t *need = &APR_ARRAY_IDX(all, i, abb_config_need_t);
+
+        if (!abb_account_has_scope(settling->conf->scope, need->scope)) {
+            return bad_setting(settling, "AuthBitbucketScope",
+                               apr_psprintf(settling->temporary,
+                                            "'%s' leaves out '%s', which %s needs: add it",
+                                            settling->conf->scope, need->scope, need->why));
+        }
+    }
+    return OK;
+}
+
 /* ---- sites --------------------------------------------------------------- */
 
 static int settle_site(const settling_t *settling, const char *client_id)
@@ -557,6 +611,7 @@ static int settle_site(const settling_t *settling, const char *client_id)
         (status = settle_bitbucket(settling, site)) != OK ||
         (status = settle_freshness(settling, site)) != OK ||
         (status = settle_cookies(settling, site)) != OK ||
+        (status = settle_needs(settling, site)) != OK ||
         (status = settle_sessions(settling, site)) != OK) {
         return status;
     }

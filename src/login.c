@@ -148,9 +148,18 @@ static apr_status_t settle_status(apr_status_t status, abb_error_t *err)
     return status;
 }
 
-/* Whoever comes in must be known to all rules that were asked about. */
-static apr_status_t settle_failure(const abb_bitbucket_visitor_t *visitor, abb_error_t *err)
+/*
+ * Whoever comes in must be known to all rules that were asked about. Only a scope
+ * that is missing keeps nobody out: other places may not need it, and where it is
+ * needed, the question is asked again.
+ */
+static apr_status_t settle_failure(abb_bitbucket_visitor_t *visitor, abb_error_t *err,
+                                   apr_pool_t *p)
 {
+    if (visitor->failure.status == ABB_ESCOPE) {
+        visitor->doubt = apr_pstrdup(p, visitor->failure.text);
+        return APR_SUCCESS;
+    }
     if (visitor->failure.status != APR_SUCCESS && err) {
         *err = visitor->failure;
     }
@@ -209,7 +218,7 @@ apr_status_t abb_login_finish(const abb_login_t *login, const abb_login_callback
                                               err)) != APR_SUCCESS ||
         (status = abb_bitbucket_fetch(login->bitbucket, tokens.access_token, &question, now,
                                       &visitor, p, err)) != APR_SUCCESS ||
-        (status = settle_failure(&visitor, err)) != APR_SUCCESS) {
+        (status = settle_failure(&visitor, err, p)) != APR_SUCCESS) {
         return settle_status(status, err);
     }
     result->doubt = visitor.doubt;
@@ -220,6 +229,7 @@ apr_status_t abb_login_finish(const abb_login_t *login, const abb_login_callback
         return status;
     }
     result->return_path = ticket->return_path;
+    result->scope = tokens.scope;
     if ((status = spend(login, ticket, now, err)) != APR_SUCCESS) {
         return status;
     }

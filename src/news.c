@@ -3,6 +3,7 @@
 
 #include <http_log.h>
 
+#include "abb_account.h"
 #include "abb_log.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -71,6 +72,17 @@ void abb_news_alarm(server_rec *s, abb_traffic_t *traffic, const char *alarm)
                      ABB_LOGNO(0308) "%s; if it is the right one, write its {uuid} in the Require "
                                      "line instead of the name",
                      alarm);
+    }
+}
+
+void abb_news_scope(server_rec *s, abb_traffic_t *traffic, const char *scope, const char *why)
+{
+    if (abb_traffic_may_tell(traffic, ABB_TRAFFIC_TOLD_SCOPE, CHANGE_INTERVAL, apr_time_now())) {
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s,
+                     ABB_LOGNO(0309) "Bitbucket does not grant the scope '%s', which %s needs: "
+                                     "tick '%s' in the OAuth client at Bitbucket; who is signed in "
+                                     "must sign in again then",
+                     scope, why, abb_account_scope_label(scope));
     }
 }
 

@@ -161,6 +161,10 @@ int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_o
         /* These sentences are all the module's own. */
         abb_page_add_fact(&page, "What happened", err->text);
     }
+    if (err->status == ABB_ESCOPE) {
+        /* For the operator; whoever else reads it learns the name of a permission. */
+        abb_page_add_fact(&page, "What is missing", err->text);
+    }
     if (offers->retry) {
         abb_page_add_link(&page, "Try again", offers->retry);
     }

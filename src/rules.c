@@ -26,6 +26,8 @@ typedef struct {
     authz_status (*check)(abb_visit_t *visit, request_rec *r, const void *compiled);
     /* The rows that will be looked at, or NULL: none. */
     const abb_authz_rows_t *(*rows)(const void *compiled);
+    /* The scope that answers need beside account's, or NULL: none. */
+    const char *scope;
 } kind_t;
 
 /* A line as it was read. */
@@ -112,6 +114,8 @@ static const char *parse_line(cmd_parms *cmd, const kind_t *kind, const char *ar
     if (line->compiled) {
         announce_rows(cmd, kind, line);
     }
+    abb_config_need_scope(cmd, kind->scope,
+                          apr_pstrcat(cmd->pool, "Require ", kind->keyword, NULL));
     *parsed = line;
     return NULL;
 }
@@ -301,9 +305,9 @@ static const char *compile_repositories(const apr_array_header_t *words, const v
 }
 
 static const kind_t workspace_kind = {"bitbucket-workspace", compile_workspaces, check_rows,
-                                      rows_of};
+                                      rows_of, NULL};
 static const kind_t repository_kind = {"bitbucket-repository", compile_repositories, check_rows,
-                                       rows_of};
+                                       rows_of, "repository"};
 
 /* ---- the account: bitbucket-user, bitbucket-email ------------------------ */
 
@@ -347,8 +351,8 @@ static authz_status check_emails(abb_visit_t *visit, request_rec *r, const void 
     return AUTHZ_DENIED;
 }
 
-static const kind_t user_kind = {"bitbucket-user", compile_users, check_users, NULL};
-static const kind_t email_kind = {"bitbucket-email", compile_emails, check_emails, NULL};
+static const kind_t user_kind = {"bitbucket-user", compile_users, check_users, NULL, NULL};
+static const kind_t email_kind = {"bitbucket-email", compile_emails, check_emails, NULL, "email"};
 
 /* ---- httpd's providers --------------------------------------------------- */
 

@@ -149,6 +149,8 @@ def test_addresses_of_every_page_count_when_they_are_confirmed(start_server, bro
 
 def test_a_repository_rule_without_its_scope_is_the_operators_matter(start_server, browser, logs):
     logs.expect(tags.ANSWERED, "lacks the scope 'account repository'")
+    logs.expect(tags.LESS_THAN_ASKED, "repository")
+    logs.expect(tags.SCOPE_MISSING, "repository")
     host = VirtualHost(place("here", "Require bitbucket-repository acme/site"), scopes=("account", "email"))
     start_server(host)
     answer = browser.sign_in(host.url("/here/page.html"), "mark")
@@ -471,3 +473,44 @@ def test_other_places_are_left_alone(start_server, browser):
     start_server(host)
     assert browser.get(host.url("/elsewhere/page.html")).status == 200
     assert browser.get(host.url("/any/page.html")).status == 302
+
+
+# -- scopes
+
+REPOSITORY_RULE = place("here", "Require bitbucket-repository acme/site")
+
+
+@pytest.mark.parametrize("directives, named", [
+    ("AuthBitbucketScope email\n" + place("any", "Require valid-user"), "'account', which every sign-in needs"),
+    ("AuthBitbucketScope account email\n" + REPOSITORY_RULE, "'repository', which Require bitbucket-repository ("),
+    ("AuthBitbucketScope account repository\n" + place("a", "Require bitbucket-email @acme.example"), "'email', which Require bitbucket-email"),
+    ("AuthBitbucketScope account\n" + place("a", "AuthBitbucketRemoteUser email", "Require valid-user"), "'email', which AuthBitbucketRemoteUser email"),
+    ("AuthBitbucketScope account\n" + place("a", "<RequireAll>", "Require not bitbucket-email %{env:X}", "Require valid-user", "</RequireAll>"),
+     "'email', which Require bitbucket-email"),
+    ("AuthBitbucketScope account email repository:write\n" + REPOSITORY_RULE, None),
+    ("AuthBitbucketScope account\n" + place("a", "AuthBitbucketRemoteUser uuid", "Require valid-user"), None),
+])
+def test_a_scope_that_is_left_out_stops_the_start(start_server, directives, named):
+    server = start_server.prepare(VirtualHost(directives))
+    done = server.run("-t")
+    assert (done.returncode != 0) == (named is not None), done.stdout
+    if named:
+        assert "AuthBitbucketScope" in done.stdout and named in done.stdout
+    if named and "(" in named:
+        assert f"({server.config_file}:" in done.stdout
+
+
+def test_what_was_not_granted_is_told_once(start_server, new_browser, logs):
+    """Places that do not need the scope go on; the operator hears of it at the first sign-in."""
+    logs.expect(tags.SCOPE_MISSING, "'repository', which Require bitbucket-repository (")
+    logs.expect(tags.LESS_THAN_ASKED, "repository")
+    logs.expect(tags.ANSWERED, "repository")
+    host = VirtualHost(place("any", "Require valid-user") + "\n" + REPOSITORY_RULE, scopes=("account", "email"))
+    start_server(host)
+    for person in ("mark", "olivia"):
+        browser = new_browser()
+        assert browser.sign_in(host.url("/any/page.html"), person).status == 200
+        page = browser.get(host.url("/here/page.html"))
+        assert page.status == 500 and "What is missing" in page.text and "repository" in page.text
+    line, = logs.lines(tags.SCOPE_MISSING)
+    assert line.level == "error" and "tick 'Repositories: Read'" in line.text

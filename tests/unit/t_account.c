@@ -36,8 +36,8 @@ static void roles_compare_by_strength(void **state)
 static void an_unknown_role_grants_nothing(void **state)
 {
     static const char *const words[] = {
-        "",       "none",    "Owner",        "OWNER",          "own",     "owner ",
-        " owner", "owner\n", "owners",       "admin",          "write",   "create_project",
+        "",       "none",    "Owner",        "OWNER",          "own",           "owner ",
+        " owner", "owner\n", "owners",       "admin",          "write",         "create_project",
         "create", "*",       "member,owner", "member\xc2\xa0", "m\xc3\xa9mber", "4",
     };
 
@@ -177,6 +177,47 @@ static void no_part_of_a_name_is_empty(void **state)
     }
 }
 
+/* ---- scopes -------------------------------------------------------------- */
+
+static void scopes_include_others(void **state)
+{
+    static const struct {
+        const char *granted;
+        const char *scope;
+        int is_there;
+    } rows[] = {
+        {"account email", "account", 1},
+        {"account email", "email", 1},
+        {"account,email", "email", 1},
+        {"account email", "repository", 0},
+        {"", "account", 0},
+        {"account:write", "account", 1},
+        {"repository:write", "repository", 1},
+        {"pullrequest", "repository", 1},
+        {"repository:admin", "repository", 0},
+        {"repository:delete", "repository", 0},
+        {"repositoryx", "repository", 0},
+        {"email", "account", 0},
+        {"  account  ", "account", 1},
+        {"webhook", "webhook", 1},
+        {"account", "accoun", 0},
+        {"team", "account", 0},
+    };
+
+    for (apr_size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); ++i) {
+        if (abb_account_has_scope(rows[i].granted, rows[i].scope) != rows[i].is_there) {
+            fail_msg("'%s' and '%s'", rows[i].granted, rows[i].scope);
+        }
+    }
+}
+
+static void scopes_have_names_in_the_form(void **state)
+{
+    assert_string_equal(abb_account_scope_label("repository"), "Repositories: Read");
+    assert_string_equal(abb_account_scope_label("email"), "Account: Email");
+    assert_string_equal(abb_account_scope_label("webhook"), "webhook");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +230,8 @@ int main(void)
         UNIT_TEST(a_uuid_is_a_copy),
         UNIT_TEST(names_split_at_the_first_space),
         UNIT_TEST(no_part_of_a_name_is_empty),
+        UNIT_TEST(scopes_include_others),
+        UNIT_TEST(scopes_have_names_in_the_form),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);

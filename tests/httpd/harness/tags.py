@@ -21,3 +21,4 @@ CROWDED = "ABB0305"             # warning: more wait for Bitbucket than may
 NOT_RENEWED = "ABB0306"         # warning or error: re-checks that nobody waited for failed
 ANOTHER_ACCOUNT = "ABB0307"     # error: a session's tokens became another account's
 ANOTHER_WORKSPACE = "ABB0308"    # error: a slug is another workspace's now
+SCOPE_MISSING = "ABB0309"      # error: a scope that a rule needs was not granted
