@@ -56,9 +56,10 @@ void abb_page_add_fact(abb_page_t *page, const char *name, const char *value);
 const char *abb_page_html(const abb_page_t *page, apr_pool_t *p);
 
 /*
- * The Content-Security-Policy that these pages work under: no script, no frame,
- * the one style sheet by its hash. Lifetime: p. Source: CSP Level 3 section 8.4.
+ * The Content-Security-Policy that a page works under: no script, the one style
+ * sheet by its hash; shown in no frame, except one whose links open new tabs, which
+ * is made for frames. Lifetime: p. Source: CSP Level 3 section 8.4.
  */
-const char *abb_page_policy(apr_pool_t *p);
+const char *abb_page_policy(const abb_page_t *page, apr_pool_t *p);
 
 #endif

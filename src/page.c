@@ -124,15 +124,21 @@ const char *abb_page_html(const abb_page_t *page, apr_pool_t *p)
         "</main>\n</body>\n</html>\n", NULL);
 }
 
-const char *abb_page_policy(apr_pool_t *p)
+/* Who may show it in a frame: anybody a page that is made for frames, nobody any other. */
+static const char *ancestors(const abb_page_t *page)
+{
+    return page->opens_new_tab ? "" : "; frame-ancestors 'none'";
+}
+
+const char *abb_page_policy(const abb_page_t *page, apr_pool_t *p)
 {
     unsigned char hash[ABB_CRYPTO_KEY_SIZE];
     char encoded[ABB_CRYPTO_KEY_SIZE * 2];
 
     if (abb_crypto_hash(style, sizeof(style) - 1, "", 0, hash, NULL) != APR_SUCCESS) {
-        return "default-src 'none'; frame-ancestors 'none'";
+        return apr_pstrcat(p, "default-src 'none'", ancestors(page), NULL);
     }
     apr_base64_encode_binary(encoded, hash, sizeof(hash));
     return apr_pstrcat(p, "default-src 'none'; style-src 'sha256-", encoded,
-                       "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'", NULL);
+                       "'; form-action 'self'; base-uri 'none'", ancestors(page), NULL);
 }

@@ -175,12 +175,33 @@ apr_array_header_t *abb_request_list_cookies(const char *cookies, const char *pr
     return list;
 }
 
-static const char *cookie_attributes(const abb_cookie_settings_t *settings, apr_pool_t *p)
+/*
+ * Whether a page of another site shows the answer in a frame. There a browser without
+ * third-party cookies keeps partitioned ones only; in a window of its own a partitioned
+ * one would be kept for that window's site, and no frame would ever see it.
+ */
+static int is_in_frame(request_rec *r)
 {
-    return apr_pstrcat(p, "; Path=/", settings->domain ? "; Domain=" : "",
-                       settings->domain ? settings->domain : "",
-                       settings->is_secure ? "; Secure" : "",
-                       "; HttpOnly; SameSite=", settings->same_site, NULL);
+    static const char *const kinds[] = {"iframe", "frame", "embed", "object"};
+    const char *destination = apr_table_get(r->headers_in, "Sec-Fetch-Dest");
+
+    for (apr_size_t i = 0; destination && i < sizeof(kinds) / sizeof(kinds[0]); ++i) {
+        if (strcmp(destination, kinds[i]) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* Source of Partitioned: draft-cutler-httpbis-partitioned-cookies (CHIPS). */
+static const char *cookie_attributes(request_rec *r, const abb_cookie_settings_t *settings)
+{
+    int is_partitioned = strcmp(settings->same_site, "None") == 0 && is_in_frame(r);
+
+    return apr_pstrcat(
+        r->pool, "; Path=/", settings->domain ? "; Domain=" : "",
+        settings->domain ? settings->domain : "", settings->is_secure ? "; Secure" : "",
+        "; HttpOnly; SameSite=", settings->same_site, is_partitioned ? "; Partitioned" : "", NULL);
 }
 
 void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings, const char *name,
@@ -190,7 +211,7 @@ void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *setting
 
     apr_table_addn(
         r->err_headers_out, "Set-Cookie",
-        apr_pstrcat(r->pool, name, "=", value, age, cookie_attributes(settings, r->pool), NULL));
+        apr_pstrcat(r->pool, name, "=", value, age, cookie_attributes(r, settings), NULL));
 }
 
 void abb_request_delete_cookie(request_rec *r, const abb_cookie_settings_t *settings,
@@ -198,7 +219,7 @@ void abb_request_delete_cookie(request_rec *r, const abb_cookie_settings_t *sett
 {
     apr_table_addn(
         r->err_headers_out, "Set-Cookie",
-        apr_pstrcat(r->pool, name, "=; Max-Age=0", cookie_attributes(settings, r->pool), NULL));
+        apr_pstrcat(r->pool, name, "=; Max-Age=0", cookie_attributes(r, settings), NULL));
 }
 
 /* ---- what was asked ------------------------------------------------------ */
@@ -237,13 +258,8 @@ static int is_navigation(request_rec *r)
 
 abb_request_kind_t abb_request_kind(request_rec *r)
 {
-    const char *destination = header(r, "Sec-Fetch-Dest");
-
     if (is_navigation(r)) {
-        return strcmp(destination, "iframe") == 0 || strcmp(destination, "frame") == 0 ||
-                       strcmp(destination, "embed") == 0 || strcmp(destination, "object") == 0
-                   ? ABB_REQUEST_FRAME
-                   : ABB_REQUEST_NAVIGATION;
+        return is_in_frame(r) ? ABB_REQUEST_FRAME : ABB_REQUEST_NAVIGATION;
     }
     return accepts(r, "application/json") ? ABB_REQUEST_JSON : ABB_REQUEST_OTHER;
 }
@@ -309,7 +325,7 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
     if (ap_is_HTTP_ERROR(status) && (r->main || has_error_document(r, status))) {
         return status;
     }
-    apr_table_setn(r->err_headers_out, "Content-Security-Policy", abb_page_policy(r->pool));
+    apr_table_setn(r->err_headers_out, "Content-Security-Policy", abb_page_policy(page, r->pool));
     apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
     if (ap_is_HTTP_ERROR(status)) {
         /* The page is ASCII, so httpd need not claim a charset that its own texts have. */

@@ -34,6 +34,8 @@ def start_chromium(profile: str) -> Any:
     if os.getuid() == 0:
         options.add_argument("--no-sandbox")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.accept_insecure_certs = True
+    options.add_experimental_option("prefs", {"profile.cookie_controls_mode": 0, "profile.block_third_party_cookies": False})
     found = webdriver.Chrome(service=Service(driver), options=options)
     found.set_page_load_timeout(60)
     return found

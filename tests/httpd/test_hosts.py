@@ -134,6 +134,20 @@ def test_cookie_name_and_same_site(start_server, browser):
     assert steps[0].set_cookies[0].name.startswith("__Host-wiki-session_ticket_")
 
 
+@pytest.mark.parametrize("same_site, destination, is_partitioned", [
+    ("None", "document", False), ("None", "iframe", True), ("None", "frame", True), ("Lax", "iframe", False)])
+def test_cookies_within_frames(start_server, browser, same_site, destination, is_partitioned):
+    """A cookie that a frame gives or deletes is kept for the page around it, if at all."""
+    host = VirtualHost(f"AuthBitbucketCookieSameSite {same_site}\n" + ANY, tls=True)
+    start_server(host)
+    browser.sign_in(host.url("/any/page.html"), "mark")
+    form, = browser.get(host.endpoint("logout")).forms
+    answer = browser.request("POST", host.endpoint("logout"), {**NAVIGATION, "Sec-Fetch-Dest": destination}, form.fields)
+    deleted, = answer.set_cookies
+    assert deleted.deletes and ("partitioned" in deleted.attributes) == is_partitioned
+    assert "secure" in deleted.attributes and deleted.attributes["path"] == "/"
+
+
 def test_plain_http_away_from_loopback_warns(start_server, browser, logs):
     """It works, and the log says what is wrong with it."""
     logs.expect(tags.PLAIN_HTTP, "plain http")

@@ -310,7 +310,7 @@ static void the_policy_names_exactly_this_style(void **state)
 {
     abb_page_t page = full_page("x");
     const char *html = abb_page_html(&page, *state);
-    const char *policy = abb_page_policy(*state);
+    const char *policy = abb_page_policy(&page, *state);
     const char *source =
         apr_pstrcat(*state, "style-src 'sha256-", hash_of_style(html, *state), "';", NULL);
 
@@ -319,9 +319,19 @@ static void the_policy_names_exactly_this_style(void **state)
     assert_int_equal(count_of(policy, "sha256-"), 1);
 }
 
+static void only_a_page_for_frames_is_shown_in_one(void **state)
+{
+    abb_page_t page = full_page("x");
+
+    page.opens_new_tab = 1;
+    check_lacks(abb_page_policy(&page, *state), "frame-ancestors");
+    check_holds(abb_page_policy(&page, *state), "default-src 'none'");
+}
+
 static void the_policy_allows_nothing_else(void **state)
 {
-    const char *policy = abb_page_policy(*state);
+    abb_page_t page = full_page("x");
+    const char *policy = abb_page_policy(&page, *state);
 
     check_holds(policy, "default-src 'none'");
     check_holds(policy, "frame-ancestors 'none'");
@@ -365,6 +375,7 @@ int main(void)
         UNIT_TEST(what_lacks_a_half_is_left_out),
         UNIT_TEST(the_policy_names_exactly_this_style),
         UNIT_TEST(the_policy_allows_nothing_else),
+        UNIT_TEST(only_a_page_for_frames_is_shown_in_one),
         UNIT_TEST(pages_load_and_run_nothing),
         UNIT_TEST(a_page_of_nothing_is_a_page),
     };
