@@ -10,3 +10,4 @@ from harness.fixtures import (browser, clock, log_watch, logs, mpm, new_browser,
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "one_mpm: does not depend on the MPM and runs on one")
+    config.addinivalue_line("markers", "alone: watches the clock or loads the machine, and runs beside no other test")

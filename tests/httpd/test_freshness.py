@@ -32,6 +32,8 @@ from harness.server import SANITIZED, Server
 from harness.simulator import Simulator, permission_route, short_name, uuid_of
 from test_cluster import redis, start_cache, start_cluster  # noqa: F401
 
+pytestmark = pytest.mark.alone
+
 MINUTE, HOUR, DAY = 60, 3600, 86400
 SOFT, HARD, REFUSAL = 5 * MINUTE, HOUR, 15
 ACCOUNT = ["emails", "user"]

@@ -13,6 +13,8 @@ import pytest
 from harness.client import SCRIPT
 from harness.config import VirtualHost, place
 
+pytestmark = pytest.mark.alone
+
 
 def system_objects() -> dict[str, list[str]]:
     """Shared memory, semaphores and queues of the whole machine."""

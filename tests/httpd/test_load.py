@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
 from harness import tags
 from harness.client import NAVIGATION
 from harness.load import at_once
+
+pytestmark = pytest.mark.alone
 
 COUNT = 200
 

@@ -27,6 +27,8 @@ from harness.server import Server
 from harness.simulator import account, permission_route, short_name
 from test_bitbucket_faults import SLOW, UNUSABLE, as_json
 
+pytestmark = pytest.mark.alone
+
 MINUTE, HOUR = 60, 3600
 DUE = 6 * MINUTE            # beyond soft
 OLD = HOUR + 5              # beyond hard

@@ -20,6 +20,8 @@ from harness.disk import Disk
 from harness.server import SANITIZED
 from test_lifecycle import system_objects
 
+pytestmark = pytest.mark.alone
+
 SIZE = 2 * 1024 * 1024
 
 
