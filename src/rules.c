@@ -170,16 +170,23 @@ static const void *compile(request_rec *r, const kind_t *kind, const line_t *lin
     return fault ? NULL : compiled;
 }
 
+static void want_rows(abb_visit_t *visit, const kind_t *kind, const void *compiled)
+{
+    const abb_authz_rows_t *rows = compiled && kind->rows ? kind->rows(compiled) : NULL;
+
+    for (int i = 0; rows && i < rows->count; ++i) {
+        abb_visit_want_workspace(visit, rows->rules[i].asked);
+    }
+}
+
 /* Before anybody is known: note what this place will ask about. */
 static authz_status ask_for_user(request_rec *r, const kind_t *kind, const line_t *line)
 {
     /* Also where the AuthType is another's: nobody is sent to sign in from there. */
     abb_visit_t *visit = kind->rows ? abb_visit_of(r) : NULL;
-    const void *compiled = visit ? compile(r, kind, line, visit->pool) : NULL;
-    const abb_authz_rows_t *rows = compiled ? kind->rows(compiled) : NULL;
 
-    for (int i = 0; rows && i < rows->count; ++i) {
-        abb_visit_want_workspace(visit, rows->rules[i].asked);
+    if (visit) {
+        want_rows(visit, kind, compile(r, kind, line, visit->pool));
     }
     return AUTHZ_DENIED_NO_USER;
 }
@@ -195,6 +202,19 @@ static authz_status undecidable(abb_visit_t *visit, const line_t *line)
     return AUTHZ_DENIED;
 }
 
+/* Who may pass without a name is nobody whom a line could be about, if there is such a line. */
+static authz_status check_stranger(abb_visit_t *visit, request_rec *r, const kind_t *kind,
+                                   const line_t *line)
+{
+    const void *compiled = compile(r, kind, line, visit->pool);
+
+    if (!compiled) {
+        return undecidable(visit, line);
+    }
+    want_rows(visit, kind, compiled);
+    return AUTHZ_DENIED_NO_USER;
+}
+
 static authz_status check_line(request_rec *r, const kind_t *kind, const line_t *line)
 {
     const void *compiled;
@@ -205,7 +225,7 @@ static authz_status check_line(request_rec *r, const kind_t *kind, const line_t 
     }
     visit = abb_visit_find(r);
     if (visit && visit->is_stranger) {
-        return ask_for_user(r, kind, line);
+        return check_stranger(visit, r, kind, line);
     }
     if (!visit || !visit->session) {
         return AUTHZ_DENIED;
