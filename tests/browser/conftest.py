@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,26 +26,44 @@ PLACES = "\n".join([place("any", "Require valid-user"), place("team", "Require b
 
 
 @pytest.fixture(scope="session")
-def host(shared_simulator):
+def server(shared_simulator):
+    with lasting(Server([VirtualHost(PLACES)], shared_simulator, "event")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def host(server):
     """A site to visit."""
-    host = VirtualHost(PLACES)
-    with lasting(Server([host], shared_simulator, "event")):
-        yield host
+    return server.hosts[0]
+
+
+@contextmanager
+def chromium_with(**more):
+    profile = tempfile.mkdtemp(prefix="abb-chromium-")
+    driver = start_chromium(profile, **more)
+    try:
+        yield driver
+    finally:
+        driver.quit()
+        shutil.rmtree(profile, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def chromium():
-    profile = tempfile.mkdtemp(prefix="abb-chromium-")
-    driver = start_chromium(profile)
-    yield driver
-    driver.quit()
-    shutil.rmtree(profile, ignore_errors=True)
+    with chromium_with() as driver:
+        yield driver
 
 
-@pytest.fixture
-def person(chromium, host, simulator, log_watch):
-    """Somebody with a clean browser. Errors in the browser's console fail the test."""
-    somebody = Person(chromium, host, simulator.origin)
+@pytest.fixture(scope="module")
+def chromium_without_cookies():
+    with chromium_with(blocks_cookies=True) as driver:
+        yield driver
+
+
+@contextmanager
+def somebody_at(driver, host, simulator, log_watch):
+    """With a clean browser. Errors in its console fail the test."""
+    somebody = Person(driver, host, simulator.origin)
     somebody.start_clean()
     yield somebody
     for secret in somebody.cookies_seen():
@@ -54,11 +73,31 @@ def person(chromium, host, simulator, log_watch):
 
 
 @pytest.fixture
-def screenshot(person, request):
-    """Save what is seen, if ABB_SCREENSHOTS names a directory."""
-    def save(name: str) -> None:
-        directory = os.environ.get("ABB_SCREENSHOTS")
-        if directory:
-            Path(directory).mkdir(parents=True, exist_ok=True)
-            person.driver.save_screenshot(str(Path(directory) / f"{name}.png"))
-    return save
+def person(chromium, host, simulator, log_watch):
+    with somebody_at(chromium, host, simulator, log_watch) as somebody:
+        yield somebody
+
+
+@pytest.fixture
+def person_without_cookies(chromium_without_cookies, host, simulator, log_watch):
+    with somebody_at(chromium_without_cookies, host, simulator, log_watch) as somebody:
+        yield somebody
+
+
+def save_screenshot(driver, name: str) -> None:
+    """If ABB_SCREENSHOTS names a directory."""
+    directory = os.environ.get("ABB_SCREENSHOTS")
+    if directory:
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        driver.save_screenshot(str(Path(directory) / f"{name}.png"))
+
+
+@pytest.fixture
+def screenshot(chromium):
+    """Save what is seen."""
+    return lambda name: save_screenshot(chromium, name)
+
+
+@pytest.fixture
+def screenshot_without_cookies(chromium_without_cookies):
+    return lambda name: save_screenshot(chromium_without_cookies, name)

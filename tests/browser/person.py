@@ -20,7 +20,7 @@ SECONDS = 15
 STATUS_REMARK = "Failed to load resource: the server responded with a status of "
 
 
-def start_chromium(profile: str) -> Any:
+def start_chromium(profile: str, blocks_cookies: bool = False) -> Any:
     """Errors: RuntimeError without Debian's chromium and chromium-driver."""
     program, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if not program or not driver:
@@ -33,6 +33,8 @@ def start_chromium(profile: str) -> Any:
         options.add_argument(argument)
     if os.getuid() == 0:
         options.add_argument("--no-sandbox")
+    if blocks_cookies:
+        options.add_experimental_option("prefs", {"profile.default_content_setting_values.cookies": 2})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.accept_insecure_certs = True
     options.add_experimental_option("prefs", {"profile.cookie_controls_mode": 0, "profile.block_third_party_cookies": False})
@@ -68,6 +70,13 @@ class Person:
     def open(self, path: str) -> None:
         self.driver.get(self.host.url(path))
         self._note()
+
+    def open_at_once(self, paths: list[str]) -> list[str]:
+        """A tab for each path, none waiting for another, as when a browser restores its tabs."""
+        before = set(self.driver.window_handles)
+        made = [self.driver.execute_cdp_cmd("Target.createTarget", {"url": self.host.url(path)})["targetId"] for path in paths]
+        WebDriverWait(self.driver, SECONDS).until(lambda driver: set(made) <= set(driver.window_handles) - before)
+        return made
 
     def open_tab(self) -> str:
         self.driver.switch_to.new_window("tab")
@@ -110,6 +119,22 @@ class Person:
     def wait_for_heading(self, text: str) -> None:
         WebDriverWait(self.driver, SECONDS).until(
             lambda driver: any(h.text == text for h in driver.find_elements(By.TAG_NAME, "h1")), f"no heading {text!r}")
+        self._note()
+
+    def wait_for_address(self, path: str) -> None:
+        """At this page of the site, all of it there."""
+        url = self.host.url(path)
+        WebDriverWait(self.driver, SECONDS).until(
+            lambda driver: driver.current_url == url and driver.execute_script("return document.readyState") == "complete",
+            f"not at {path}")
+        self._note()
+
+    @property
+    def reference(self) -> str:
+        return self.driver.find_element(By.CSS_SELECTOR, ".reference code").text
+
+    def go_back(self) -> None:
+        self.driver.back()
         self._note()
 
     def scrolls_sideways(self) -> bool:
