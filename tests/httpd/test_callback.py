@@ -348,6 +348,24 @@ def test_a_browser_that_goes_round_in_circles_is_stopped(site, browser, simulato
     assert line.level == "info" and "reason=loop" in line.text
 
 
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("how, seen", [("kept", "although it is signed in"), ("lost", "no session cookie"),
+                                       ("ended", "a session that is not there")])
+def test_what_is_said_of_the_session_is_what_was_seen(site, browser, how, seen):
+    """Whoever picks another account again and again has a session."""
+    login = site.plain.endpoint("login") + "?return=/any/page.html"
+    for _ in range(5):
+        assert browser.walk(browser.get(login), "mark")[-1].status == 200
+    if how == "lost":
+        drop_session(browser)
+    elif how == "ended":
+        cookies = dict(browser.jar.cookies)
+        browser.submit(browser.get(site.plain.endpoint("logout")))
+        browser.jar.cookies = cookies
+    answer = browser.walk(browser.get(login))[-1]
+    assert answer.status == 403 and "5 sign-ins within a minute" in answer.text and seen in answer.text
+
+
 def test_the_circle_ends_after_a_minute(start_server, clock, browser):
     host = VirtualHost(place("any", "Require valid-user"))
     start_server(host, clock=clock)
