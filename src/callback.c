@@ -112,8 +112,22 @@ static void count_sign_in(const abb_visit_t *visit, request_rec *r)
     }
 }
 
+/* What the browser has to show for its sign-ins. */
+static const char *describe_session(abb_visit_t *visit)
+{
+    switch (abb_visit_find_session(visit, NULL)) {
+    case APR_SUCCESS:
+        return "begins another although it is signed in";
+    case APR_NOTFOUND:
+        return visit->cookies.session ? "brings a session that is not there"
+                                      : "brings no session cookie";
+    default:
+        return "brings a session that cannot be looked up";
+    }
+}
+
 /* A browser that signs in again and again burns what Bitbucket allows its user. */
-static int is_in_a_loop(const abb_visit_t *visit, request_rec *r, abb_error_t *err)
+static int is_in_a_loop(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
     int count = abb_ticket_count_recent(recent_cookie(visit), visit->site->tickets, apr_time_now(),
                                         r->pool);
@@ -121,9 +135,8 @@ static int is_in_a_loop(const abb_visit_t *visit, request_rec *r, abb_error_t *e
     if (count < ABB_TICKET_RECENT_MAX) {
         return 0;
     }
-    abb_error_set(err, ABB_ELOOP,
-                  "this browser has completed %d sign-ins within a minute and brings %s", count,
-                  visit->cookies.session ? "a session that is not there" : "no session cookie");
+    abb_error_set(err, ABB_ELOOP, "this browser has completed %d sign-ins within a minute and %s",
+                  count, describe_session(visit));
     return 1;
 }
 

@@ -45,8 +45,7 @@ static const meaning_t meanings[] = {
     {ABB_EGRANT, HTTP_BAD_REQUEST, APLOG_INFO, "Sign-in could not be finished",
      "Bitbucket no longer accepts the code it sent you back with.", "Please try again."},
     {ABB_ELOOP, HTTP_FORBIDDEN, APLOG_INFO, "Signing in goes round in circles",
-     "Your browser has signed in several times within a minute and comes back each time as if it "
-     "had not.",
+     "Your browser has signed in several times within a minute and is about to do it again.",
      "Wait a minute and try again. If it comes again, allow cookies for this site, or tell the "
      "people who run it, with the reference below."},
     {ABB_ECANCELLED, HTTP_FORBIDDEN, APLOG_INFO, "You did not grant access",

@@ -135,3 +135,4 @@ def test_six_people_at_one_browser_within_a_minute(person, simulator, screenshot
     person.click("Sign in as somebody else")
     person.wait_for_heading("Signing in goes round in circles")
     screenshot("too-many-sign-ins")
+    assert "although it is signed in" in person.text
