@@ -25,7 +25,8 @@ static abb_record_t full_record(void)
 {
     abb_record_t record = {
         .account = {UUID, "557058:abc", "ada", "Ada <3", "Ada L\xc3\xb6velace", "ada@example.com",
-                    "https://avatar.example/a?b=c", "https://bitbucket.org/%7Bx%7D/"},
+                    "https://avatar.example/a?b=c", "https://bitbucket.org/%7Bx%7D/",
+                    "ada@example.com ada@home.example"},
         .grants = full_grants,
         .grant_count = UNIT_COUNT(full_grants),
         .created_at = NOW - 100,
@@ -70,6 +71,7 @@ static void check_equal(const abb_record_t *a, const abb_record_t *b)
     unit_equal(a->account.email, b->account.email, "email");
     unit_equal(a->account.avatar_url, b->account.avatar_url, "avatar_url");
     unit_equal(a->account.profile_url, b->account.profile_url, "profile_url");
+    unit_equal(a->account.emails, b->account.emails, "emails");
     assert_int_equal(a->created_at, b->created_at);
     assert_int_equal(a->account_checked_at, b->account_checked_at);
     assert_int_equal(a->grant_count, b->grant_count);
@@ -107,22 +109,22 @@ static void a_record_of_a_uuid_comes_back(void **state)
 /* Each optional string absent while all the others are there. */
 static void absent_strings_stay_absent(void **state)
 {
-    for (int i = 0; i < 9; ++i) {
+    for (int i = 0; i < 10; ++i) {
         abb_record_t record = full_record();
         const char **strings[] = {
             &record.account.account_id,   &record.account.username, &record.account.nickname,
             &record.account.display_name, &record.account.email,    &record.account.avatar_url,
-            &record.account.profile_url,
+            &record.account.profile_url,  &record.account.emails,
         };
         abb_grant_t grant = full_grants[0];
 
         record.grants = &grant;
         record.grant_count = 1;
-        if (i < 7) {
+        if (i < 8) {
             *strings[i] = NULL;
         }
         else {
-            *(i == 7 ? &grant.slug : &grant.uuid) = NULL;
+            *(i == 8 ? &grant.slug : &grant.uuid) = NULL;
         }
         check_round_trip(&record, *state);
     }
