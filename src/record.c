@@ -94,8 +94,11 @@ static apr_size_t string_size(const char *text)
 
 /* Marks a number of a draft that is the distance of a string from the first one. */
 #define IS_STRING 0x80000000u
-/* How many earlier strings and times are compared with a new one. */
-#define KNOWN_MAX 8
+/* How many earlier times are compared with a new one. */
+#define KNOWN_TIMES_MAX 8
+/* How many earlier strings: all of an account's, or of a grant's. */
+#define KNOWN_MAX ACCOUNT_STRINGS
+_Static_assert(ACCOUNT_STRINGS >= ROW_NUMBERS, "a grant's strings have room too");
 
 /* A block in the making: all but where its strings begin. */
 typedef struct {
@@ -119,7 +122,8 @@ static void add_number(draft_t *draft, apr_uint32_t number)
 
 static void add_time(draft_t *draft, apr_int64_t time)
 {
-    apr_size_t first = draft->time_count > KNOWN_MAX ? draft->time_count - KNOWN_MAX : 0;
+    apr_size_t first =
+        draft->time_count > KNOWN_TIMES_MAX ? draft->time_count - KNOWN_TIMES_MAX : 0;
 
     for (apr_size_t i = first; i < draft->time_count; ++i) {
         if (draft->times[i] == time) {
