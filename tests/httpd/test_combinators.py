@@ -9,7 +9,7 @@ import pytest
 from harness import tags
 from harness.client import NAVIGATION, SCRIPT
 from harness.config import VirtualHost, place
-from harness.simulator import account, repository_uuid, uuid_of, workspace_uuid
+from harness.simulator import account, permission_route, repository_uuid, uuid_of, workspace_uuid
 from test_require import ALL, PEOPLE, RULES, within
 
 # Single lines, each with whom it lets in.
@@ -236,6 +236,27 @@ def test_bitbucket_down_under_not(start_server, browser, simulator, logs, clock,
     answers = {name: browser.get(host.url(f"/{name}/page.html")) for name in places}
     assert {name: answer.status for name, answer in answers.items()} == dict.fromkeys(places, 503)
     assert not any("test page" in answer.text for answer in answers.values())
+
+
+def test_a_yes_beside_it_does_not_make_up_for_an_error(start_server, browser, simulator, logs, clock):
+    """Only one of two workspaces can be asked about; the other lets mark in, but whether he is to
+    be kept out is not known."""
+    logs.expect(tags.ANSWERED)
+    for tag in (tags.NOT_RENEWED, tags.BROKEN, tags.MENDED):
+        logs.allow(tag)
+    acme, site = "Require bitbucket-workspace acme", "Require bitbucket-repository acme/site"
+    shut = {"not": ["Require not bitbucket-workspace globex"], "none": within("RequireNone", "Require bitbucket-workspace globex:owner")}
+    places = {f"{kind}-{n}": within("RequireAll", *order) for kind, lines in shut.items()
+              for n, order in enumerate(([acme, *lines], [*lines, acme], [*lines, acme, site], [site, *lines, acme]))}
+    host = VirtualHost("\n".join([place("start", "Require valid-user")] + [place(name, *lines) for name, lines in places.items()]))
+    start_server(host, clock=clock)
+    browser.sign_in(host.url("/start/page.html"), "mark")
+    assert {browser.get(host.url(f"/{name}/page.html")).status for name in places} == {200}
+    simulator.fault(permission_route("globex"), status=500)
+    clock.advance(3605)
+    for _ in range(2):
+        found = {name: browser.get(host.url(f"/{name}/page.html")).status for name in places}
+        assert found == dict.fromkeys(places, 503)
 
 
 @pytest.mark.parametrize("passing", [False, True])

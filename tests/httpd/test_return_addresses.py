@@ -81,6 +81,7 @@ HOSTILE = [
     "http://{host}:{port}x", "http://{host}:{port}?x", "http://{host}:{port}#x", "http://127.0.0.1:{port}/x", "http://[::1]:{port}/x",
     "/\tevil.example", "/\t/evil.example", "\t//evil.example", "/\n/evil.example", "/\r/evil.example", "/a\r\nX-Evil: 1",
     "/\x0b/evil.example", "/\x7f/evil.example",
+    "/a?b=\\evil.example", "/a?b=\"x", "/a?b=<x>", "/a?b={x}",
     "/%09/evil.example", "/%0a/evil.example", "/%0d%0aX-Evil:%201", "/%00/evil.example", "/%7f",
     "/é", "/／evil.example", "/\u2028", "//evil。example", "/\u202egnp.exe",
     "/a/./b", "/a/../b", "/a/%2e/b", "/a/.%2e/b", "/./", "/../", "/.", "/..", "/a/..", "/a/.",
