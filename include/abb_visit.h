@@ -15,9 +15,11 @@
 
 /* The answers of Bitbucket that a decision rests on. */
 typedef struct abb_visit_basis_t {
-    /* Rows, each once, as far as Bitbucket is asked at once. */
-    const char *workspaces[ABB_BITBUCKET_WORKSPACES_MAX];
+    /* Rows, each once, all of them: `first` while they fit there. */
+    const char **workspaces;
     int count;
+    int room;
+    const char *first[ABB_BITBUCKET_WORKSPACES_MAX];
     /* Names of the account, which may change. */
     int names;
     /* When the oldest of them was asked for; 0: there is none. */

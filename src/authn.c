@@ -17,6 +17,11 @@
 APLOG_USE_MODULE(auth_bitbucket);
 
 #define AUTH_TYPE "Bitbucket"
+/*
+ * How often a refusal may be looked at again. Each time some of the rows that it rests on become
+ * new, and a rule may be reached that rests on others.
+ */
+#define ROUNDS_MAX 32
 
 /* ---- answers ------------------------------------------------------------- */
 
@@ -318,8 +323,9 @@ int abb_authn_check_access(request_rec *r)
     }
     status = decide(visit, r);
     /* Whoever has just been let in at Bitbucket is let in here. */
-    if (is_refusal(status) && visit->trouble.status == APR_SUCCESS &&
-        ask_before_refusing(visit, r)) {
+    for (int round = 0; round < ROUNDS_MAX && is_refusal(status) &&
+                        visit->trouble.status == APR_SUCCESS && ask_before_refusing(visit, r);
+         ++round) {
         /* The name may be another now. */
         if ((status = admit(visit, r)) != OK) {
             return status;

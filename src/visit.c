@@ -105,29 +105,49 @@ abb_recheck_t abb_visit_recheck(const abb_visit_t *visit)
     return recheck;
 }
 
-/* Add a name that is not there yet, if there is room. A subrequest's does not live long enough. */
-static void add_name(const char **names, int *count, const char *name, apr_pool_t *p)
+static int holds_name(const char *const *names, int count, const char *name)
 {
-    for (int i = 0; i < *count; ++i) {
+    for (int i = 0; i < count; ++i) {
         if (strcmp(names[i], name) == 0) {
-            return;
+            return 1;
         }
     }
-    if (*count < ABB_BITBUCKET_WORKSPACES_MAX) {
-        names[(*count)++] = apr_pstrdup(p, name);
+    return 0;
+}
+
+/* Names are copied: a subrequest's do not live long enough. */
+void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace)
+{
+    if (visit->wanted_count < ABB_BITBUCKET_WORKSPACES_MAX &&
+        !holds_name(visit->wanted, visit->wanted_count, workspace)) {
+        visit->wanted[visit->wanted_count++] = apr_pstrdup(visit->pool, workspace);
     }
 }
 
-void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace)
+static void make_room(abb_visit_basis_t *basis, apr_pool_t *p)
 {
-    add_name(visit->wanted, &visit->wanted_count, workspace, visit->pool);
+    const char **larger = basis->first;
+    int room = ABB_BITBUCKET_WORKSPACES_MAX;
+
+    if (basis->room > 0) {
+        room = 2 * basis->room;
+        larger = apr_palloc(p, (apr_size_t)room * sizeof(*larger));
+        memcpy(larger, basis->workspaces, (apr_size_t)basis->count * sizeof(*larger));
+    }
+    basis->workspaces = larger;
+    basis->room = room;
 }
 
 void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t checked_at)
 {
     abb_visit_basis_t *basis = &visit->basis;
 
-    add_name(basis->workspaces, &basis->count, workspace, visit->pool);
+    if (!holds_name(basis->workspaces, basis->count, workspace)) {
+        if (basis->count == basis->room) {
+            make_room(basis, visit->pool);
+        }
+        basis->workspaces[basis->count++] = apr_pstrdup(visit->pool, workspace);
+    }
     if (!basis->oldest || checked_at < basis->oldest) {
         basis->oldest = checked_at;
     }

@@ -6,7 +6,9 @@ import time
 
 import pytest
 
+from harness import tags
 from harness.config import VirtualHost, place
+from harness.simulator import permission_route
 from test_combinators import within
 
 AT_ONCE = 8
@@ -45,6 +47,28 @@ def test_somebody_just_added_gets_in_at_once(start_place, clock, browser, simula
     assert browser.get(url).status == 200 and simulator.asked() == asked
 
 
+@pytest.mark.parametrize("lines", [
+    within("RequireAll", "Require bitbucket-workspace globex", "Require bitbucket-repository globex/reactor"),
+    within("RequireAll", "Require bitbucket-workspace globex", "Require bitbucket-workspace InitechLabs:create-project",
+           "Require bitbucket-repository globex/reactor"),
+])
+def test_somebody_added_to_all_that_must_hold(start_place, clock, browser, simulator, lines):
+    """The second is looked at only when the first says yes, and may be as old."""
+    url = start_place(lines, 403)
+    # Each is known, as from other places.
+    simulator.set_membership("globex", "mark", "owner")
+    clock.advance(20)
+    assert browser.get(url).status == (200 if len(lines) == 4 else 403)
+    simulator.set_membership("globex", "mark", None)
+    clock.advance(20)
+    simulator.set_membership("InitechLabs", "mark", "owner")
+    clock.advance(3605)
+    assert browser.get(url).status == 403
+    simulator.set_membership("globex", "mark", "owner")
+    clock.advance(20)
+    assert browser.get(url).status == 200
+
+
 def test_a_refusal_is_not_asked_about_again_within_the_time(start_place, clock, browser, simulator):
     url = start_place(["Require bitbucket-workspace " + " ".join(names(20))], 403)
     clock.advance(20)
@@ -52,6 +76,19 @@ def test_a_refusal_is_not_asked_about_again_within_the_time(start_place, clock, 
     for _ in range(3):
         assert browser.get(url).status == 403
     assert len(simulator.asked()) == 20
+
+
+def test_one_that_fails_is_not_asked_about_in_a_circle(start_place, clock, browser, simulator, logs):
+    """It may matter, so it is 503; and Bitbucket is spared."""
+    logs.expect(tags.ANSWERED)
+    for tag in (tags.NOT_RENEWED, tags.BROKEN, tags.MENDED):
+        logs.allow(tag)
+    url = start_place(["Require bitbucket-workspace " + " ".join(names(12))], 403)
+    clock.advance(20)
+    simulator.fault(permission_route("no-such-3"), status=500)
+    simulator.forget_calls()
+    assert browser.get(url).status in (403, 503)
+    assert len(simulator.asked()) <= 12 + 2, simulator.asked()
 
 
 def test_what_lets_in_is_renewed_in_the_background_however_many_there_are(start_place, clock, browser, simulator):
