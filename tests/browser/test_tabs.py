@@ -71,8 +71,10 @@ def test_back_to_bitbucket_after_signing_in(person, simulator):
 
 def test_back_over_the_sign_in_ends_at_the_page_before(person):
     """The redirects on the way leave nothing in the history that begins a sign-in anew."""
+    person.open_tab()       # without a history
     person.open("/page.html")
-    person.driver.execute_script("location.href = '/team/page.html'")
+    person.driver.execute_script("document.body.innerHTML = '<a href=\"/team/page.html\">Go on</a>'")
+    person.click("Go on")
     person.sign_in_at_bitbucket(MARK)
     person.wait_for_address("/team/page.html")
     for _ in range(4):
