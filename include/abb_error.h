@@ -63,6 +63,8 @@ typedef struct abb_error_t {
     apr_status_t status;
     /* Microseconds after which asking again makes sense; 0 when nobody told. */
     apr_interval_time_t retry_after;
+    /* The sentence holds words of the request, so no page may show it. */
+    int quotes_request;
     /* One plain sentence without a full stop; never holds a secret. */
     char text[ABB_ERROR_TEXT_SIZE];
 } abb_error_t;

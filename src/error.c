@@ -21,6 +21,7 @@ void abb_error_clear(abb_error_t *err)
 {
     err->status = APR_SUCCESS;
     err->retry_after = 0;
+    err->quotes_request = 0;
     err->text[0] = '\0';
 }
 

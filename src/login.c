@@ -73,8 +73,12 @@ apr_status_t abb_login_explain_refusal(const abb_login_callback_t *callback, abb
             meaning = refusals[i].meaning;
         }
     }
-    return abb_error_set(err, meaning, "Bitbucket sent the visitor back with error '%.60s' %.160s",
-                         callback->error, description);
+    abb_error_set(err, meaning, "Bitbucket sent the visitor back with error '%.60s' %.160s",
+                  callback->error, description);
+    if (err) {
+        err->quotes_request = 1;
+    }
+    return meaning;
 }
 
 apr_status_t abb_login_open_attempt(const abb_login_t *login, const abb_login_callback_t *callback,

@@ -160,7 +160,7 @@ int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_o
         /* These sentences are all the module's own. */
         abb_page_add_fact(&page, "What happened", err->text);
     }
-    if (err->status == ABB_ESCOPE) {
+    if (err->status == ABB_ESCOPE && !err->quotes_request) {
         /* For the operator; whoever else reads it learns the name of a permission. */
         abb_page_add_fact(&page, "What is missing", err->text);
     }

@@ -33,11 +33,11 @@ def start_chromium(profile: str, blocks_cookies: bool = False) -> Any:
         options.add_argument(argument)
     if os.getuid() == 0:
         options.add_argument("--no-sandbox")
-    if blocks_cookies:
-        options.add_experimental_option("prefs", {"profile.default_content_setting_values.cookies": 2})
+    options.add_experimental_option("prefs", {
+        "profile.cookie_controls_mode": 0, "profile.block_third_party_cookies": False,
+        **({"profile.default_content_setting_values.cookies": 2} if blocks_cookies else {})})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     options.accept_insecure_certs = True
-    options.add_experimental_option("prefs", {"profile.cookie_controls_mode": 0, "profile.block_third_party_cookies": False})
     found = webdriver.Chrome(service=Service(driver), options=options)
     found.set_page_load_timeout(60)
     return found

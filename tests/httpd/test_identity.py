@@ -211,6 +211,7 @@ def test_the_account_without_username_gets_in_by_uuid(site, browser):
 @pytest.mark.one_mpm
 def test_email_as_user_without_the_email_scope(site, browser, simulator, logs):
     logs.expect(tags.LESS_THAN_ASKED, "email")
+    logs.allow(tags.SCOPE_MISSING)
     simulator.change_consumer(site.plain.client_id, scopes=["account"])
     assert browser.sign_in(site.plain.url("/by-email/page.html"), "mark").status == 403
 
