@@ -56,7 +56,8 @@ void abb_visit_begin(request_rec *r)
 {
     abb_visit_t *visit = abb_visit_of(r);
 
-    if (!visit) {
+    /* A request that httpd makes of another one has that one's headers, ours taken out already. */
+    if (!visit || r->prev) {
         return;
     }
     abb_request_take_cookies(r, &visit->site->cookies, &visit->cookies);

@@ -145,6 +145,19 @@ def test_no_internal_redirect_leads_around_the_rules(start_server, browser, way)
 
 
 @pytest.mark.one_mpm
+@pytest.mark.parametrize("rewriting", ["open", "team"])
+def test_an_internal_redirect_knows_who_is_signed_in(start_server, browser, rewriting):
+    """From an open place or a protected one; httpd runs all hooks again for it."""
+    rule = f'<Location "/{rewriting}/way">\nRewriteEngine On\nRewriteRule ".*" /team/env.cgi\n</Location>'
+    host = VirtualHost("\n".join([place("team", "Require bitbucket-workspace acme"), place("open", auth=False), rule]))
+    start_server(host)
+    browser.sign_in(host.url("/team/page.html"), "mark")
+    answer = browser.get(host.url(f"/{rewriting}/way"))
+    assert answer.status == 200 and answer.environment["REMOTE_USER"] == "mark_miller"
+    assert "HTTP_COOKIE" not in answer.environment
+
+
+@pytest.mark.one_mpm
 def test_a_kept_connection_remembers_nobody(site, browser):
     """Requests of different people may share one, through a proxy."""
     browser.sign_in(site.quiet.url("/any/page.html"), "mark")
