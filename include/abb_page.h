@@ -3,7 +3,8 @@
  *
  * Plain pages without scripts, readable on a phone, light and dark. Every text
  * is escaped here and nowhere else; the result is ASCII, so it reads the same
- * under any charset. Knows no httpd, no reason codes.
+ * under any charset, but for a form to send again: its fields must come out as
+ * they are, so such a page is UTF-8. Knows no httpd, no reason codes.
  */
 #ifndef ABB_PAGE_H
 #define ABB_PAGE_H
@@ -25,6 +26,26 @@ typedef struct abb_page_fact_t {
     const char *value;
 } abb_page_fact_t;
 
+/* A field of a form to send again. UTF-8 without NUL; line ends are CR LF. */
+typedef struct abb_page_field_t {
+    const char *name;
+    const char *value;
+    /* A choice of a file in which none was chosen. */
+    int is_empty_file;
+} abb_page_field_t;
+
+/* A form of the site's own, to be sent again as it is by one click. Borrowed. */
+typedef struct abb_page_resend_t {
+    const char *action;
+    /* "multipart/form-data" or "application/x-www-form-urlencoded". */
+    const char *type;
+    /* The encoding that the browser sends it in. */
+    const char *charset;
+    const char *label;
+    const abb_page_field_t *fields;
+    int count;
+} abb_page_resend_t;
+
 /* What a page says. UTF-8, not escaped; borrowed. NULL: left out. */
 typedef struct abb_page_t {
     /* Name of the site (AuthName), above the heading. */
@@ -42,6 +63,10 @@ typedef struct abb_page_t {
     const char *form_label;
     const char *form_token;
     const char *form_return;
+    /* The form is not what is recommended: it comes after the links. */
+    int form_is_second;
+    /* A form to send again; it is what is recommended. */
+    const abb_page_resend_t *resend;
     /* Reference that the log has too. */
     const char *reference;
     /* Links open in a new tab (for a page shown in a frame). */

@@ -83,28 +83,124 @@ static const char *hidden(const char *name, const char *value, apr_pool_t *p)
                  : "";
 }
 
-static const char *form_html(const abb_page_t *page, apr_pool_t *p)
+static const char *form_html(const abb_page_t *page, int is_main, apr_pool_t *p)
 {
-    if (!page->form_action) {
-        return "";
-    }
     return apr_pstrcat(p, "<form method=\"post\" action=\"", abb_text_html(page->form_action, p),
                        "\">", hidden("token", page->form_token, p),
-                       hidden("return", page->form_return, p), "<button class=\"main\">",
+                       hidden("return", page->form_return, p),
+                       is_main ? "<button class=\"main\">" : "<button>",
                        escaped(page->form_label, p), "</button></form>", NULL);
 }
 
-static const char *actions_html(const abb_page_t *page, apr_pool_t *p)
+/* ---- a form to send again ------------------------------------------------ */
+
+/* Longest reference that put_exactly writes: "&#39;". */
+#define REFERENCE_MAX 5
+
+/*
+ * Text for a quoted attribute that a browser reads back as it was. Line ends are
+ * references, as a raw CR would become LF; other characters must be raw, as for
+ * a reference to U+0080 to U+009F a browser takes another character.
+ */
+static char *put_exactly(char *out, const char *text)
 {
-    const char *html = form_html(page, p);
+    for (; *text; ++text) {
+        if (strchr("&<>\"'\t\r\n", *text)) {
+            out += apr_snprintf(out, REFERENCE_MAX + 1, "&#%d;", *text);
+        }
+        else {
+            *out++ = *text;
+        }
+    }
+    return out;
+}
+
+static char *put(char *out, const char *markup)
+{
+    apr_size_t length = strlen(markup);
+
+    memcpy(out, markup, length);
+    return out + length;
+}
+
+/* Browsers put a hidden input's own name of an encoding into a field with this name. */
+static int is_name_of_charset(const char *name)
+{
+    return strcasecmp(name, "_charset_") == 0;
+}
+
+/* A text area is sent like a hidden input, but drops a line end at its beginning. */
+#define FIELD_MARKUP_MAX 64
+static char *put_field(char *out, const abb_page_field_t *field)
+{
+    int is_area = is_name_of_charset(field->name);
+
+    out = put(out, is_area                ? "<textarea hidden name=\""
+                   : field->is_empty_file ? "<input type=\"file\" hidden name=\""
+                                          : "<input type=\"hidden\" name=\"");
+    out = put_exactly(out, field->name);
+    if (field->is_empty_file) {
+        return put(out, "\">\n");
+    }
+    out = put(out, is_area ? "\">\n" : "\" value=\"");
+    out = put_exactly(out, field->value);
+    return put(out, is_area ? "</textarea>\n" : "\">\n");
+}
+
+/* All fields in one piece of memory, since there may be thousands. */
+static const char *fields_html(const abb_page_resend_t *resend, apr_pool_t *p)
+{
+    apr_size_t size = 1;
+    char *html;
+    char *out;
+
+    for (int i = 0; i < resend->count; ++i) {
+        size += FIELD_MARKUP_MAX +
+                REFERENCE_MAX * (strlen(resend->fields[i].name) + strlen(resend->fields[i].value));
+    }
+    html = out = apr_palloc(p, size);
+    for (int i = 0; i < resend->count; ++i) {
+        out = put_field(out, &resend->fields[i]);
+    }
+    *out = '\0';
+    return html;
+}
+
+/* Without autocomplete="off" some browsers fill in what they saw at this address before. */
+static const char *resend_html(const abb_page_resend_t *resend, apr_pool_t *p)
+{
+    return apr_pstrcat(p, "<form method=\"post\" autocomplete=\"off\" action=\"",
+                       abb_text_html(resend->action, p), "\" enctype=\"", resend->type,
+                       "\" accept-charset=\"", resend->charset, "\">\n", fields_html(resend, p),
+                       "<button class=\"main\">", escaped(resend->label, p), "</button></form>",
+                       NULL);
+}
+
+/* ---- the whole ----------------------------------------------------------- */
+
+static const char *links_html(const abb_page_t *page, int is_first_main, apr_pool_t *p)
+{
+    const char *html = "";
     const char *target = page->opens_new_tab ? " target=\"_blank\" rel=\"noopener\"" : "";
 
     for (int i = 0; i < page->link_count; ++i) {
-        const char *kind = i == 0 && !page->form_action ? " class=\"main\"" : "";
+        const char *kind = i == 0 && is_first_main ? " class=\"main\"" : "";
 
         html = apr_pstrcat(p, html, "<a", kind, target, " href=\"", escaped(page->links[i].href, p),
                            "\">", escaped(page->links[i].label, p), "</a>", NULL);
     }
+    return html;
+}
+
+static const char *actions_html(const abb_page_t *page, apr_pool_t *p)
+{
+    int is_form_first = page->form_action && !page->form_is_second;
+    const char *html =
+        apr_pstrcat(p, page->resend ? resend_html(page->resend, p) : "",
+                    is_form_first ? form_html(page, !page->resend, p) : "",
+                    links_html(page, !page->resend && !is_form_first, p),
+                    page->form_action && page->form_is_second ? form_html(page, 0, p) : "", NULL);
+
     return *html ? apr_pstrcat(p, "<div class=\"do\">", html, "</div>\n", NULL) : "";
 }
 

@@ -9,9 +9,9 @@ floor_of() {
     case $1 in
     log | error) echo 0 ;;
     text | crypto | account | pack | offload | gate | traffic) echo 1 ;;
-    record | ticket | store | http | reply | page | secret) echo 2 ;;
+    record | ticket | store | http | reply | page | secret | form) echo 2 ;;
     store_file | session | bitbucket | authz | request | hub) echo 3 ;;
-    login | recheck | config | refusal | news) echo 4 ;;
+    login | recheck | config | refusal | news | draft) echo 4 ;;
     visit | memory | background) echo 5 ;;
     ask) echo 6 ;;
     authn | rules | callback) echo 7 ;;

@@ -287,6 +287,93 @@ static void what_lacks_a_half_is_left_out(void **state)
     assert_int_equal(page.link_count, 0);
 }
 
+/* ---- a form to send again ------------------------------------------------ */
+
+static abb_page_resend_t resend_of(const abb_page_field_t *fields, int count)
+{
+    abb_page_resend_t resend = {
+        "/save?a=\"1\"", "multipart/form-data", "utf-8", "Send it now", fields, count};
+
+    return resend;
+}
+
+static void a_form_to_send_again_is_the_first_thing_to_do(void **state)
+{
+    static const abb_page_field_t fields[] = {{"b", "1", 0}, {"a", "", 0}, {"b", "2", 0}};
+    abb_page_resend_t resend = resend_of(fields, 3);
+    abb_page_t page = plain_page();
+    const char *html;
+
+    page.resend = &resend;
+    page.form_action = "/discard";
+    page.form_label = "Discard it";
+    page.form_token = "token-1";
+    page.form_is_second = 1;
+    abb_page_add_link(&page, "Home", "/");
+    html = abb_page_html(&page, *state);
+    check_holds(html, "<form method=\"post\" autocomplete=\"off\" action=\"/save?a=&#34;1&#34;\" "
+                      "enctype=\"multipart/form-data\" accept-charset=\"utf-8\">\n"
+                      "<input type=\"hidden\" name=\"b\" value=\"1\">\n"
+                      "<input type=\"hidden\" name=\"a\" value=\"\">\n"
+                      "<input type=\"hidden\" name=\"b\" value=\"2\">\n"
+                      "<button class=\"main\">Send it now</button></form>"
+                      "<a href=\"/\">Home</a><form method=\"post\" action=\"/discard\">");
+    check_holds(html, "<button>Discard it</button>");
+    assert_int_equal(count_of(html, "class=\"main\""), 1);
+}
+
+/* As a browser reads them back: raw but for what ends a value or would change. */
+static void fields_are_written_exactly(void **state)
+{
+    static const abb_page_field_t fields[] = {
+        {HOSTILE, "&amp;\r\n\t\x01\x7f'", 0},
+        {"Z\xc3\xbc\xc2\x85", "\xf0\x9f\x98\x80\xef\xbf\xbe", 0}};
+    abb_page_resend_t resend = resend_of(fields, 2);
+    abb_page_t page = plain_page();
+    const char *html;
+
+    page.resend = &resend;
+    html = abb_page_html(&page, *state);
+    check_holds(html, "name=\"&#34;&#39;&#62;&#60;script&#62;alert(1)&#60;/script&#62;&#60;b "
+                      "x=&#34;&#38;amp;&#60;/style&#62;&#60;/title&#62;&#60;/h1&#62;\" "
+                      "value=\"&#38;amp;&#13;&#10;&#9;\x01\x7f&#39;\">");
+    check_holds(html, "name=\"Z\xc3\xbc\xc2\x85\" value=\"\xf0\x9f\x98\x80\xef\xbf\xbe\">");
+    check_lacks(html, "<script");
+}
+
+/* What browsers treat in their own way must not look like it. */
+static void fields_with_a_meaning_of_their_own(void **state)
+{
+    static const abb_page_field_t fields[] = {
+        {"_Charset_", "\r\n</textarea>", 0}, {"_charset_x", "1", 0}, {"f", "", 1}};
+    abb_page_resend_t resend = resend_of(fields, 3);
+    abb_page_t page = plain_page();
+    const char *html;
+
+    page.resend = &resend;
+    html = abb_page_html(&page, *state);
+    check_holds(html, "<textarea hidden name=\"_Charset_\">\n&#13;&#10;&#60;/textarea&#62;"
+                      "</textarea>\n<input type=\"hidden\" name=\"_charset_x\" value=\"1\">\n"
+                      "<input type=\"file\" hidden name=\"f\">\n<button");
+}
+
+/* They fit the memory that was reckoned for them. Two more are of <meta>. */
+static void many_and_long_fields(void **state)
+{
+    abb_page_field_t *fields = apr_palloc(*state, 30000 * sizeof(*fields));
+    abb_page_resend_t resend = resend_of(fields, 30000);
+    abb_page_t page = plain_page();
+
+    for (int i = 0; i < 30000; ++i) {
+        fields[i].name = i % 2 ? "_charset_" : "\"";
+        fields[i].value = i % 3 ? "" : "&'";
+        fields[i].is_empty_file = i % 5 == 0;
+    }
+    fields[7].value = unit_repeat('"', 64 * 1024, *state);
+    page.resend = &resend;
+    assert_int_equal(count_of(abb_page_html(&page, *state), " name=\""), 30000 + 2);
+}
+
 /* ---- the policy ---------------------------------------------------------- */
 
 static const char *hash_of_style(const char *html, apr_pool_t *p)
@@ -378,6 +465,10 @@ int main(void)
         UNIT_TEST(only_a_page_for_frames_is_shown_in_one),
         UNIT_TEST(pages_load_and_run_nothing),
         UNIT_TEST(a_page_of_nothing_is_a_page),
+        UNIT_TEST(a_form_to_send_again_is_the_first_thing_to_do),
+        UNIT_TEST(fields_are_written_exactly),
+        UNIT_TEST(fields_with_a_meaning_of_their_own),
+        UNIT_TEST(many_and_long_fields),
     };
 
     return cmocka_run_group_tests(tests, begin, unit_end);
