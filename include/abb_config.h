@@ -56,6 +56,7 @@ typedef struct abb_site_t {
     const char *login_path;
     const char *logout_path;
     const char *userinfo_path;
+    const char *kept_form_path;
     /* Workspaces that the Require lines name, const char *, each once. */
     const apr_array_header_t *workspaces;
     /* Scopes that are needed, abb_config_need_t, each once. .htaccess files are not known. */
@@ -112,6 +113,8 @@ typedef struct abb_place_t {
     /* Attribute for REMOTE_USER. */
     const char *remote_user;
     int is_private;
+    /* Forms posted without a session are kept until the visitor has signed in. */
+    int preserves_post;
 } abb_place_t;
 
 /* httpd's hooks for configuration. Lifetime: the pool given. */

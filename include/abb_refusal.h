@@ -41,6 +41,14 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
 int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
                                      const abb_refusal_offers_t *offers);
 
+/*
+ * Answer 401 to a visitor without a session whose form could not be kept. The reason
+ * is for the log, text and advice for the page. The sign-in opens in a new tab, since
+ * this one still has the form.
+ */
+int abb_refusal_send_form(request_rec *r, const char *reason, const char *text, const char *advice,
+                          const abb_refusal_offers_t *offers);
+
 /* Answer 403 to a visitor without a session where nobody is asked to sign in. */
 int abb_refusal_send_stranger(request_rec *r, const abb_refusal_offers_t *offers);
 

@@ -24,6 +24,8 @@ typedef struct abb_cookie_settings_t {
     const char *ticket_prefix;
     /* Whole name of the cookie that counts sign-ins completed lately. */
     const char *recent_name;
+    /* Whole name of the cookie, the badge, of a browser in which somebody has signed in. */
+    const char *badge_name;
     /* NULL: the host alone. */
     const char *domain;
     /* Lax or None. */
@@ -93,6 +95,21 @@ typedef enum {
 abb_request_kind_t abb_request_kind(request_rec *r);
 
 /*
+ * The kind of a form that is posted: by a page in a window, by one in a frame, or
+ * not by a page (ABB_REQUEST_OTHER). Source: as above; without Fetch Metadata also
+ * by the two Content-Types of forms.
+ */
+abb_request_kind_t abb_request_form_kind(request_rec *r);
+
+/*
+ * Whether a request was made by a page of this site: Sec-Fetch-Site says so, or
+ * where it is missing, Origin. A request with neither was not. origin is the site's,
+ * "https://wiki.example.com". Source: W3C Fetch Metadata Request Headers, section
+ * 2.5; RFC 6454 section 7.3.
+ */
+int abb_request_is_same_origin(request_rec *r, const char *origin);
+
+/*
  * The address the visitor asked for, before internal redirects, if a browser
  * may be sent back to it, else "/". origin as in abb_text_local_path.
  */
@@ -150,6 +167,14 @@ const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p);
  * Source: RFC 9111 section 5.2.2.
  */
 void abb_request_make_private(request_rec *r);
+
+/*
+ * Read the body of a request, of at most `max` bytes. Returns NULL when it is longer
+ * (*is_too_long) or cut. A body that says itself that it is longer is not read.
+ * Lifetime: r->pool.
+ */
+const char *abb_request_read_body(request_rec *r, apr_size_t max, apr_size_t *size,
+                                  int *is_too_long);
 
 /*
  * Read a form of at most `max` bytes sent with the request. Returns NULL when it

@@ -49,6 +49,8 @@ typedef struct abb_visit_t {
     int is_stranger;
     /* The nested run of the access rules is under way. */
     int is_deciding;
+    /* The answer already brings the browser its badge, see abb_draft.h. */
+    int has_given_badge;
     /* A negated rule could not be decided, and Bitbucket is not the reason. */
     int is_undecidable;
     /*

@@ -12,6 +12,7 @@
 #include "abb_authz.h"
 #include "abb_background.h"
 #include "abb_log.h"
+#include "abb_preserve.h"
 #include "abb_visit.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -70,8 +71,14 @@ static int send_stranger(abb_visit_t *visit, request_rec *r)
 static int ask_to_sign_in(abb_visit_t *visit, request_rec *r)
 {
     abb_request_kind_t kind = abb_request_kind(r);
+    abb_unauthenticated_t action = abb_config_unauthenticated(r);
+    int status;
 
-    switch (abb_config_unauthenticated(r)) {
+    if ((action == ABB_UNAUTHENTICATED_AUTO || action == ABB_UNAUTHENTICATED_LOGIN) &&
+        abb_preserve_form(visit, r, &status)) {
+        return status;
+    }
+    switch (action) {
     case ABB_UNAUTHENTICATED_LOGIN:
         return can_be_sent(r) ? begin_login(visit, r) : send_unauthenticated(visit, r, kind);
     case ABB_UNAUTHENTICATED_401:
@@ -258,6 +265,7 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
     }
     if (status == OK) {
         keep_fresh(visit, r);
+        abb_preserve_admit(visit, r);
     }
     return status;
 }

@@ -83,6 +83,7 @@ void *abb_config_create_directory(apr_pool_t *p, char *directory)
     directory_config_t *conf = apr_pcalloc(p, sizeof(*conf));
 
     conf->is_private = UNSET;
+    conf->preserves_post = UNSET;
     return conf;
 }
 
@@ -94,6 +95,7 @@ void *abb_config_merge_directory(apr_pool_t *p, void *base_config, void *over_co
 
     INHERIT_POINTER(remote_user);
     INHERIT_NUMBER(is_private);
+    INHERIT_NUMBER(preserves_post);
     INHERIT_POINTER(unauthenticated);
     return merged;
 }
@@ -102,7 +104,8 @@ abb_place_t abb_config_place(request_rec *r)
 {
     const directory_config_t *conf =
         ap_get_module_config(r->per_dir_config, &auth_bitbucket_module);
-    abb_place_t place = {conf->remote_user ? conf->remote_user : "username", conf->is_private != 0};
+    abb_place_t place = {conf->remote_user ? conf->remote_user : "username", conf->is_private != 0,
+                         conf->preserves_post == 1};
 
     return place;
 }
@@ -727,6 +730,12 @@ static const char *set_private(cmd_parms *cmd, void *directory, int flag)
     return NULL;
 }
 
+static const char *set_preserve_post(cmd_parms *cmd, void *directory, int flag)
+{
+    ((directory_config_t *)directory)->preserves_post = flag;
+    return NULL;
+}
+
 const command_rec abb_config_commands[] = {
     AP_INIT_TAKE1("AuthBitbucketClientID", set_client_id, NULL, RSRC_CONF,
                   "the Key of the OAuth client at Bitbucket"),
@@ -775,5 +784,7 @@ const command_rec abb_config_commands[] = {
                    "what becomes of requests without a session: auto, login, 401, 403 or pass"),
     AP_INIT_FLAG("AuthBitbucketPrivate", set_private, NULL, OR_AUTHCFG,
                  "whether answers to signed-in visitors are kept out of shared caches"),
+    AP_INIT_FLAG("AuthBitbucketPreservePost", set_preserve_post, NULL, OR_AUTHCFG,
+                 "whether a form posted after the session ended is kept until the sign-in"),
     {NULL, {NULL}, NULL, 0, RAW_ARGS, NULL},
 };

@@ -66,6 +66,7 @@ typedef struct unauthenticated_line_t {
 typedef struct directory_config_t {
     const char *remote_user;
     int is_private;
+    int preserves_post;
     /* Lines of AuthBitbucketUnauthenticated, unauthenticated_line_t; NULL: none. */
     apr_array_header_t *unauthenticated;
 } directory_config_t;

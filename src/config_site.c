@@ -354,6 +354,7 @@ static int settle_addresses(const settling_t *settling, abb_site_t *site)
     site->login_path = sibling(site->callback_path, "login", settling->pool);
     site->logout_path = sibling(site->callback_path, "logout", settling->pool);
     site->userinfo_path = sibling(site->callback_path, "userinfo", settling->pool);
+    site->kept_form_path = sibling(site->callback_path, "kept-form", settling->pool);
     return OK;
 }
 
@@ -428,6 +429,7 @@ static int settle_cookies(const settling_t *settling, abb_site_t *site)
     cookies->session_name = apr_pstrcat(settling->pool, prefix, name, NULL);
     cookies->ticket_prefix = apr_pstrcat(settling->pool, prefix, name, "_ticket_", NULL);
     cookies->recent_name = apr_pstrcat(settling->pool, prefix, name, "_recent", NULL);
+    cookies->badge_name = apr_pstrcat(settling->pool, prefix, name, "_badge", NULL);
     return OK;
 }
 

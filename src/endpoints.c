@@ -10,6 +10,7 @@
 
 #include "abb_callback.h"
 #include "abb_log.h"
+#include "abb_preserve.h"
 #include "abb_text.h"
 #include "abb_visit.h"
 
@@ -266,6 +267,9 @@ int abb_endpoints_handle(request_rec *r, int lookup)
     }
     if (strcmp(path, site->userinfo_path) == 0) {
         return handle_userinfo(abb_visit_of(r), r);
+    }
+    if (strcmp(path, site->kept_form_path) == 0) {
+        return abb_preserve_handle(abb_visit_of(r), r);
     }
     abb_visit_expect_session(r);
     return DECLINED;

@@ -228,6 +228,25 @@ int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
     return abb_request_send_page(r, HTTP_UNAUTHORIZED, &page);
 }
 
+int abb_refusal_send_form(request_rec *r, const char *reason, const char *text, const char *advice,
+                          const abb_refusal_offers_t *offers)
+{
+    const char *reference = new_reference(r);
+    abb_page_t page;
+
+    ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0401) "form not kept: %s; reference=%s",
+                  reason, reference);
+    challenge(r, offers->site ? offers->site : "Bitbucket");
+    set_variables(r, "unauthenticated", reference);
+    begin_page(&page, offers, reference);
+    page.heading = "Your form was not sent";
+    page.text = text;
+    page.advice = advice;
+    page.opens_new_tab = 1;
+    abb_page_add_link(&page, "Sign in", offers->sign_in);
+    return abb_request_send_page(r, HTTP_UNAUTHORIZED, &page);
+}
+
 int abb_refusal_send_stranger(request_rec *r, const abb_refusal_offers_t *offers)
 {
     const char *reference = new_reference(r);

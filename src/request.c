@@ -62,6 +62,7 @@ typedef struct {
     apr_size_t name_length;
     apr_size_t prefix_length;
     apr_size_t recent_length;
+    apr_size_t badge_length;
 } our_names_t;
 
 /* What a line holds. */
@@ -78,7 +79,8 @@ static int is_session(const cookie_place_t *place, const our_names_t *names)
 static int is_of_sign_in(const cookie_place_t *place, const our_names_t *names)
 {
     return has_prefix(place, names->settings->ticket_prefix, names->prefix_length) ||
-           has_name(place, names->settings->recent_name, names->recent_length);
+           has_name(place, names->settings->recent_name, names->recent_length) ||
+           has_name(place, names->settings->badge_name, names->badge_length);
 }
 
 /* Find the first session cookie of a line and count. */
@@ -126,7 +128,7 @@ void abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *setti
                               abb_request_cookies_t *cookies)
 {
     our_names_t names = {settings, strlen(settings->session_name), strlen(settings->ticket_prefix),
-                         strlen(settings->recent_name)};
+                         strlen(settings->recent_name), strlen(settings->badge_name)};
     cookie_count_t count;
 
     cookies->line = apr_table_get(r->headers_in, "Cookie");
@@ -264,6 +266,40 @@ abb_request_kind_t abb_request_kind(request_rec *r)
     return accepts(r, "application/json") ? ABB_REQUEST_JSON : ABB_REQUEST_OTHER;
 }
 
+static int has_type_of_form(request_rec *r)
+{
+    const char *type = header(r, "Content-Type");
+
+    return strncasecmp(type, "application/x-www-form-urlencoded", 33) == 0 ||
+           strncasecmp(type, "multipart/form-data", 19) == 0;
+}
+
+abb_request_kind_t abb_request_form_kind(request_rec *r)
+{
+    const char *mode = header(r, "Sec-Fetch-Mode");
+    int is_form =
+        *mode ? strcmp(mode, "navigate") == 0
+              : has_type_of_form(r) && accepts(r, "text/html") && !*header(r, "X-Requested-With");
+
+    if (r->method_number != M_POST || is_prefetch(r) || *header(r, "Upgrade") || !is_form) {
+        return ABB_REQUEST_OTHER;
+    }
+    return is_in_frame(r) ? ABB_REQUEST_FRAME : ABB_REQUEST_NAVIGATION;
+}
+
+/* Under Referrer-Policy: no-referrer browsers say "null" of a page of the same origin, too. */
+int abb_request_is_same_origin(request_rec *r, const char *origin)
+{
+    const char *site = header(r, "Sec-Fetch-Site");
+    const char *from = header(r, "Origin");
+
+    if (!*site) {
+        return strcmp(from, origin) == 0;
+    }
+    return (strcmp(site, "same-origin") == 0 || strcmp(site, "none") == 0) &&
+           (!*from || strcmp(from, "null") == 0 || strcmp(from, origin) == 0);
+}
+
 const char *abb_request_return_path(request_rec *r, const char *origin)
 {
     const char *path;
@@ -327,6 +363,10 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
     }
     apr_table_setn(r->err_headers_out, "Content-Security-Policy", abb_page_policy(page, r->pool));
     apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+    if (page->resend) {
+        /* Else the browser says "Origin: null", and applications that look there refuse. */
+        apr_table_setn(r->err_headers_out, "Referrer-Policy", "same-origin");
+    }
     if (ap_is_HTTP_ERROR(status)) {
         /* The page is ASCII, so httpd need not claim a charset that its own texts have. */
         apr_table_setn(r->subprocess_env, "suppress-error-charset", "1");
@@ -560,27 +600,50 @@ static int is_form(request_rec *r)
             type[sizeof(form) - 1] == ' ');
 }
 
-const char *abb_request_read_form(request_rec *r, apr_size_t max)
+/* What a request says of its body's length; -1: nothing that can be read. */
+static apr_off_t said_length(request_rec *r)
 {
-    char *form = apr_palloc(r->pool, max + 2);
-    apr_size_t size = 0;
+    const char *text = apr_table_get(r->headers_in, "Content-Length");
+    apr_off_t length;
+    char *end;
+
+    return text && apr_strtoff(&length, text, &end, 10) == APR_SUCCESS && *end == '\0' ? length
+                                                                                       : -1;
+}
+
+const char *abb_request_read_body(request_rec *r, apr_size_t max, apr_size_t *size,
+                                  int *is_too_long)
+{
+    apr_off_t said = said_length(r);
+    /* One byte more tells what is longer; another is for the NUL. */
+    apr_size_t room = said >= 0 && said <= (apr_off_t)max ? (apr_size_t)said + 1 : max + 1;
+    char *body;
     long got;
 
-    if (!is_form(r) || ap_setup_client_block(r, REQUEST_CHUNKED_DECHUNK) != OK) {
+    *size = 0;
+    *is_too_long = said > (apr_off_t)max;
+    if (*is_too_long || ap_setup_client_block(r, REQUEST_CHUNKED_DECHUNK) != OK) {
         return NULL;
     }
-    if (!ap_should_client_block(r)) {
-        return "";
-    }
-    while ((got = ap_get_client_block(r, form + size, max + 1 - size)) > 0) {
-        size += (apr_size_t)got;
-        if (size > max) {
-            return NULL;
+    body = apr_palloc(r->pool, room + 1);
+    if (ap_should_client_block(r)) {
+        while (*size < room && (got = ap_get_client_block(r, body + *size, room - *size)) != 0) {
+            if (got < 0) {
+                return NULL;
+            }
+            *size += (apr_size_t)got;
         }
     }
-    if (got < 0 || memchr(form, '\0', size)) {
-        return NULL;
-    }
-    form[size] = '\0';
-    return form;
+    *is_too_long = *size > max;
+    body[*size] = '\0';
+    return *is_too_long ? NULL : body;
+}
+
+const char *abb_request_read_form(request_rec *r, apr_size_t max)
+{
+    apr_size_t size;
+    int is_too_long;
+    const char *form = is_form(r) ? abb_request_read_body(r, max, &size, &is_too_long) : NULL;
+
+    return form && !memchr(form, '\0', size) ? form : NULL;
 }
