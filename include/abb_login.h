@@ -83,7 +83,8 @@ apr_status_t abb_login_explain_refusal(const abb_login_callback_t *callback, abb
 /*
  * Open the attempt a callback belongs to. cookie is the value of the attempt's
  * cookie, NULL when the browser brought none. Lifetime: p.
- * Errors: ABB_EATTEMPT.
+ * Errors: ABB_EATTEMPT; ticket->return_path is NULL then, unless the attempt is the
+ * right one and only too old.
  */
 apr_status_t abb_login_open_attempt(const abb_login_t *login, const abb_login_callback_t *callback,
                                     const char *cookie, apr_time_t now, abb_ticket_t *ticket,

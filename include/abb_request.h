@@ -24,6 +24,8 @@ typedef struct abb_cookie_settings_t {
     const char *ticket_prefix;
     /* Whole name of the cookie that counts sign-ins completed lately. */
     const char *recent_name;
+    /* Whole name of the cookie that says where attempts led that had to make room. */
+    const char *ways_name;
     /* Whole name of the cookie, the badge, of a browser in which somebody has signed in. */
     const char *badge_name;
     /* NULL: the host alone. */

@@ -14,6 +14,8 @@
 #define ABB_TICKET_ID_SIZE 32
 /* How long an attempt may take, in microseconds. */
 #define ABB_TICKET_LIFETIME apr_time_from_sec(600)
+/* How long a browser remembers where an attempt led, so that a late one still ends there. */
+#define ABB_TICKET_MEMORY apr_time_from_sec(3600)
 /* Length of `state` without its NUL: attempt number and id in base64url. */
 #define ABB_TICKET_STATE_LENGTH 44
 /* Length of the part of `state` that names the attempt's cookie. */
@@ -65,8 +67,8 @@ apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, abb_crypto_sealer_t *
 
 /*
  * Open a cookie's value. Lifetime: p.
- * Errors: ABB_EATTEMPT when it does not open at this site, is older than
- * ABB_TICKET_LIFETIME or dated more than two minutes ahead.
+ * Errors: ABB_EATTEMPT when it does not open at this site, then return_path is NULL;
+ * or when it is older than ABB_TICKET_LIFETIME or dated more than two minutes ahead.
  */
 apr_status_t abb_ticket_decode(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
                                abb_ticket_t *ticket, apr_pool_t *p, abb_error_t *err);
@@ -89,6 +91,28 @@ int abb_ticket_count_recent(const char *value, abb_crypto_sealer_t *sealer, apr_
 /* The value with one more, of now. Lifetime: p. Errors: ABB_ECRYPTO. */
 apr_status_t abb_ticket_add_recent(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
                                    const char **added, apr_pool_t *p, abb_error_t *err);
+
+/*
+ * Where attempts led whose cookies had to make room for newer ones, as the value of
+ * a cookie of their own: their sign-ins cannot be finished any more, but begin once
+ * more with the page that was wanted. The newest, as many as fit.
+ */
+#define ABB_TICKET_WAYS_SIZE 1200
+
+/*
+ * The value (may be NULL: none yet) with one more. A path that alone is too long is
+ * left out. Lifetime: p. Errors: ABB_ECRYPTO.
+ */
+apr_status_t abb_ticket_add_way(const char *value, abb_crypto_sealer_t *sealer,
+                                const abb_ticket_t *ticket, apr_time_t now, const char **added,
+                                apr_pool_t *p, abb_error_t *err);
+
+/*
+ * Where the attempt with a ticket's id led, within ABB_TICKET_MEMORY; NULL when the
+ * value (may be NULL) does not say. Lifetime: p.
+ */
+const char *abb_ticket_find_way(const char *value, abb_crypto_sealer_t *sealer,
+                                const abb_ticket_t *ticket, apr_time_t now, apr_pool_t *p);
 
 /* Whether two tickets are of one attempt, compared in constant time. */
 int abb_ticket_is_same(const abb_ticket_t *a, const abb_ticket_t *b);

@@ -58,6 +58,19 @@ static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *
     return abb_visit_refuse(visit, r, err, return_path);
 }
 
+/* Where an attempt led whose cookie had to make room for others, or NULL. */
+static const char *remembered_way(const abb_visit_t *visit, const char *state)
+{
+    const abb_site_t *site = visit->site;
+    abb_ticket_t ticket;
+
+    return abb_ticket_parse_state(state, &ticket, NULL) == APR_SUCCESS
+               ? abb_ticket_find_way(abb_request_find_cookie(visit->cookies.line,
+                                                             site->cookies.ways_name, visit->pool),
+                                     site->tickets, &ticket, apr_time_now(), visit->pool)
+               : NULL;
+}
+
 /* Say what was seen of the browser's cookies when that of the attempt is missing. */
 static void measure_cookies(const abb_visit_t *visit, const char *name, abb_error_t *err)
 {
@@ -252,7 +265,9 @@ static int finish(abb_visit_t *visit, request_rec *r, const abb_login_callback_t
     if (abb_login_open_attempt(&login, callback, cookie, apr_time_now(), &ticket, r->pool, &err) !=
         APR_SUCCESS) {
         measure_cookies(visit, name, &err);
-        return heal(visit, r, callback, NULL, &err);
+        return heal(
+            visit, r, callback,
+            ticket.return_path ? ticket.return_path : remembered_way(visit, callback->state), &err);
     }
     if (was_signed_in_meanwhile(visit, &ticket)) {
         abb_request_delete_cookie(r, &visit->site->cookies, name);

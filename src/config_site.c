@@ -429,6 +429,7 @@ static int settle_cookies(const settling_t *settling, abb_site_t *site)
     cookies->session_name = apr_pstrcat(settling->pool, prefix, name, NULL);
     cookies->ticket_prefix = apr_pstrcat(settling->pool, prefix, name, "_ticket_", NULL);
     cookies->recent_name = apr_pstrcat(settling->pool, prefix, name, "_recent", NULL);
+    cookies->ways_name = apr_pstrcat(settling->pool, prefix, name, "_ways", NULL);
     cookies->badge_name = apr_pstrcat(settling->pool, prefix, name, "_badge", NULL);
     return OK;
 }

@@ -88,6 +88,7 @@ apr_status_t abb_login_open_attempt(const abb_login_t *login, const abb_login_ca
     abb_ticket_t expected;
     apr_status_t status = abb_ticket_parse_state(callback->state, &expected, err);
 
+    ticket->return_path = NULL;
     if (status != APR_SUCCESS) {
         return status;
     }
@@ -96,13 +97,11 @@ apr_status_t abb_login_open_attempt(const abb_login_t *login, const abb_login_ca
                              "the browser did not bring back the cookie of this sign-in");
     }
     status = abb_ticket_decode(cookie, login->tickets, now, ticket, p, err);
-    if (status != APR_SUCCESS) {
-        return status;
-    }
-    if (!abb_ticket_is_same(&expected, ticket)) {
+    if (ticket->return_path && !abb_ticket_is_same(&expected, ticket)) {
+        ticket->return_path = NULL;
         return abb_error_set(err, ABB_EATTEMPT, "the sign-in cookie is of another attempt");
     }
-    return APR_SUCCESS;
+    return status;
 }
 
 /* ---- finish -------------------------------------------------------------- */

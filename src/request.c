@@ -62,6 +62,7 @@ typedef struct {
     apr_size_t name_length;
     apr_size_t prefix_length;
     apr_size_t recent_length;
+    apr_size_t ways_length;
     apr_size_t badge_length;
 } our_names_t;
 
@@ -80,6 +81,7 @@ static int is_of_sign_in(const cookie_place_t *place, const our_names_t *names)
 {
     return has_prefix(place, names->settings->ticket_prefix, names->prefix_length) ||
            has_name(place, names->settings->recent_name, names->recent_length) ||
+           has_name(place, names->settings->ways_name, names->ways_length) ||
            has_name(place, names->settings->badge_name, names->badge_length);
 }
 
@@ -127,8 +129,12 @@ static const char *without_ours(const char *line, const our_names_t *names, apr_
 void abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings,
                               abb_request_cookies_t *cookies)
 {
-    our_names_t names = {settings, strlen(settings->session_name), strlen(settings->ticket_prefix),
-                         strlen(settings->recent_name), strlen(settings->badge_name)};
+    our_names_t names = {settings,
+                         strlen(settings->session_name),
+                         strlen(settings->ticket_prefix),
+                         strlen(settings->recent_name),
+                         strlen(settings->ways_name),
+                         strlen(settings->badge_name)};
     cookie_count_t count;
 
     cookies->line = apr_table_get(r->headers_in, "Cookie");

@@ -122,6 +122,7 @@ apr_status_t abb_ticket_decode(const char *value, abb_crypto_sealer_t *sealer, a
     apr_size_t sealed_size;
     apr_size_t size;
 
+    ticket->return_path = NULL;
     if (abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
         abb_crypto_sealer_open(sealer, NULL, 0, sealed, sealed_size, &text, &size, p, NULL) !=
             APR_SUCCESS ||
@@ -197,4 +198,102 @@ apr_status_t abb_ticket_add_recent(const char *value, abb_crypto_sealer_t *seale
         *added = abb_text_base64url_encode(sealed, sealed_size, p);
     }
     return status;
+}
+
+/* ---- where attempts led -------------------------------------------------- */
+
+static const char ways_label[] = "ways";
+
+/* When the attempt was begun, the beginning of its id, and a path with its NUL. */
+#define WAY_ID_SIZE 8
+#define WAY_HEAD_SIZE (8 + WAY_ID_SIZE)
+
+/* The ways that a value holds, *size bytes of them; NULL and 0 when it does not open. */
+static const char *open_ways(const char *value, abb_crypto_sealer_t *sealer, apr_size_t *size,
+                             apr_pool_t *p)
+{
+    unsigned char *sealed;
+    unsigned char *text;
+    apr_size_t sealed_size;
+
+    *size = 0;
+    if (!value || abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
+        abb_crypto_sealer_open(sealer, ways_label, sizeof(ways_label), sealed, sealed_size, &text,
+                               size, p, NULL) != APR_SUCCESS) {
+        return NULL;
+    }
+    return (const char *)text;
+}
+
+/* The size of the way that begins here; 0 when there is no whole one. */
+static apr_size_t size_of_way(const char *way, apr_size_t size)
+{
+    const char *end =
+        size > WAY_HEAD_SIZE ? memchr(way + WAY_HEAD_SIZE, '\0', size - WAY_HEAD_SIZE) : NULL;
+
+    return end ? (apr_size_t)(end - way) + 1 : 0;
+}
+
+/* How many bytes of whole ways fit. */
+static apr_size_t size_that_fits(const char *ways, apr_size_t size, apr_size_t room)
+{
+    apr_size_t used = 0;
+    apr_size_t next;
+
+    while ((next = size_of_way(ways + used, size - used)) && used + next <= room) {
+        used += next;
+    }
+    return used;
+}
+
+apr_status_t abb_ticket_add_way(const char *value, abb_crypto_sealer_t *sealer,
+                                const abb_ticket_t *ticket, apr_time_t now, const char **added,
+                                apr_pool_t *p, abb_error_t *err)
+{
+    apr_size_t path_size = strlen(ticket->return_path) + 1;
+    apr_size_t size = WAY_HEAD_SIZE + path_size;
+    unsigned char *text = apr_palloc(p, ABB_TICKET_WAYS_SIZE);
+    apr_int64_t issued_at = ticket->issued_at;
+    unsigned char *sealed;
+    apr_size_t sealed_size;
+    apr_size_t old_size;
+    const char *old = open_ways(value, sealer, &old_size, p);
+    apr_status_t status;
+
+    if (size > ABB_TICKET_WAYS_SIZE) {
+        size = 0;
+    }
+    else {
+        memcpy(text, &issued_at, 8);
+        memcpy(text + 8, ticket->id, WAY_ID_SIZE);
+        memcpy(text + WAY_HEAD_SIZE, ticket->return_path, path_size);
+    }
+    if (old) {
+        old_size = size_that_fits(old, old_size, ABB_TICKET_WAYS_SIZE - size);
+        memcpy(text + size, old, old_size);
+    }
+    status = abb_crypto_sealer_seal(sealer, ways_label, sizeof(ways_label), text, size + old_size,
+                                    &sealed, &sealed_size, p, err);
+    if (status == APR_SUCCESS) {
+        *added = abb_text_base64url_encode(sealed, sealed_size, p);
+    }
+    return status;
+}
+
+const char *abb_ticket_find_way(const char *value, abb_crypto_sealer_t *sealer,
+                                const abb_ticket_t *ticket, apr_time_t now, apr_pool_t *p)
+{
+    apr_size_t size;
+    const char *way = open_ways(value, sealer, &size, p);
+    apr_size_t next;
+
+    for (; way && (next = size_of_way(way, size)); way += next, size -= next) {
+        apr_int64_t issued_at;
+
+        memcpy(&issued_at, way, 8);
+        if (memcmp(way + 8, ticket->id, WAY_ID_SIZE) == 0) {
+            return now - issued_at <= ABB_TICKET_MEMORY ? way + WAY_HEAD_SIZE : NULL;
+        }
+    }
+    return NULL;
 }

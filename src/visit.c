@@ -189,33 +189,52 @@ void abb_visit_leave(const abb_visit_t *visit, const abb_gate_place_t *place)
 
 /* ---- signing in ---------------------------------------------------------- */
 
-/* An attempt's cookie that the browser brought, and when it was made; 0 when it does not open. */
+/* An attempt's cookie that the browser brought; issued_at 0 when it does not open or is too old. */
 typedef struct {
     const abb_request_cookie_t *cookie;
-    apr_time_t issued_at;
+    abb_ticket_t ticket;
 } attempt_cookie_t;
 
 static int newest_first(const void *a, const void *b)
 {
-    apr_time_t first = ((const attempt_cookie_t *)a)->issued_at;
-    apr_time_t second = ((const attempt_cookie_t *)b)->issued_at;
+    apr_time_t first = ((const attempt_cookie_t *)a)->ticket.issued_at;
+    apr_time_t second = ((const attempt_cookie_t *)b)->ticket.issued_at;
 
     return first < second ? 1 : first > second ? -1 : 0;
 }
 
-static apr_time_t time_of_attempt(const abb_visit_t *visit, request_rec *r, const char *value)
+static void open_attempt(const abb_visit_t *visit, request_rec *r, attempt_cookie_t *attempt)
 {
-    abb_ticket_t ticket;
-
-    return abb_ticket_decode(value, visit->site->tickets, apr_time_now(), &ticket, r->pool, NULL) ==
-                   APR_SUCCESS
-               ? ticket.issued_at
-               : 0;
+    if (abb_ticket_decode(attempt->cookie->value, visit->site->tickets, apr_time_now(),
+                          &attempt->ticket, r->pool, NULL) != APR_SUCCESS) {
+        attempt->ticket.issued_at = 0;
+    }
 }
 
 static int fits(int count, apr_size_t size)
 {
     return count <= ABB_REQUEST_TICKETS_MAX && size <= ABB_REQUEST_TICKETS_SIZE_MAX;
+}
+
+/* Delete cookies of attempts, the newest first; the browser keeps where they led. */
+static void forget_attempts(const abb_visit_t *visit, request_rec *r,
+                            const attempt_cookie_t *attempts, int count)
+{
+    const abb_cookie_settings_t *cookies = &visit->site->cookies;
+    const char *before = abb_request_find_cookie(visit->cookies.line, cookies->ways_name, r->pool);
+    const char *ways = before;
+
+    while (count-- > 0) {
+        abb_request_delete_cookie(r, cookies, attempts[count].cookie->name);
+        if (attempts[count].ticket.issued_at) {
+            abb_ticket_add_way(ways, visit->site->tickets, &attempts[count].ticket, apr_time_now(),
+                               &ways, r->pool, NULL);
+        }
+    }
+    if (ways != before) {
+        abb_request_set_cookie(r, cookies, cookies->ways_name, ways,
+                               (int)apr_time_sec(ABB_TICKET_MEMORY));
+    }
 }
 
 /*
@@ -230,19 +249,20 @@ static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size
     attempt_cookie_t *attempts =
         apr_palloc(r->pool, (apr_size_t)(cookies->nelts + 1) * sizeof(*attempts));
     apr_size_t size = new_size;
-    int count = 1;
+    int kept = 0;
 
     for (int i = 0; i < cookies->nelts; ++i) {
         attempts[i].cookie = &APR_ARRAY_IDX(cookies, i, abb_request_cookie_t);
-        attempts[i].issued_at = time_of_attempt(visit, r, attempts[i].cookie->value);
+        open_attempt(visit, r, &attempts[i]);
     }
     qsort(attempts, (apr_size_t)cookies->nelts, sizeof(*attempts), newest_first);
-    for (int i = 0; i < cookies->nelts; ++i) {
-        size += strlen(attempts[i].cookie->name) + strlen(attempts[i].cookie->value);
-        if (!fits(++count, size)) {
-            abb_request_delete_cookie(r, &visit->site->cookies, attempts[i].cookie->name);
+    for (; kept < cookies->nelts; ++kept) {
+        size += strlen(attempts[kept].cookie->name) + strlen(attempts[kept].cookie->value);
+        if (!fits(kept + 2, size)) {
+            break;
         }
     }
+    forget_attempts(visit, r, attempts + kept, cookies->nelts - kept);
 }
 
 /* The workspaces that the place asks about, separated by spaces. */
@@ -271,7 +291,7 @@ int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return
     name = apr_pstrcat(r->pool, visit->site->cookies.ticket_prefix, start.cookie_name, NULL);
     drop_old_attempts(visit, r, strlen(name) + strlen(start.cookie_value));
     abb_request_set_cookie(r, &visit->site->cookies, name, start.cookie_value,
-                           (int)apr_time_sec(ABB_TICKET_LIFETIME));
+                           (int)apr_time_sec(ABB_TICKET_MEMORY));
     ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
                   ABB_LOGNO(0104) "sent to Bitbucket to sign in (attempt %d)", attempt);
     return abb_request_redirect(r, HTTP_MOVED_TEMPORARILY, start.location);

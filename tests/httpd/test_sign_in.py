@@ -6,7 +6,9 @@ import re
 
 import pytest
 
-from harness.client import TICKET
+from harness import tags
+from harness.client import NAVIGATION, TICKET
+from harness.config import VirtualHost, place
 
 
 def test_navigation_is_sent_to_bitbucket(site, browser, simulator):
@@ -31,7 +33,7 @@ def test_ticket_cookie_on_http(site, browser):
     ticket, = answer.set_cookies
     assert re.fullmatch(TICKET + r"[A-Za-z0-9_-]{8}", ticket.name)
     assert answer.location_query["state"].endswith(ticket.name.removeprefix(TICKET))
-    assert ticket.attributes == {"path": "/", "httponly": "", "samesite": "Lax", "max-age": "600"}
+    assert ticket.attributes == {"path": "/", "httponly": "", "samesite": "Lax", "max-age": "3600"}
     assert len(ticket.name) + len(ticket.value) <= 4096
     assert "page.html" not in ticket.value
 
@@ -73,7 +75,7 @@ def test_cookies_on_https(site, browser, prefix, name):
     expected = {"path": "/", "httponly": "", "samesite": "Lax", "secure": "", **domain}
     ticket, = steps[0].tickets
     assert ticket.name.startswith(prefix + TICKET)
-    assert ticket.attributes == {**expected, "max-age": "600"}
+    assert ticket.attributes == {**expected, "max-age": "3600"}
     session = steps[-2].session_cookie
     assert session.name == prefix + "bitbucket_session"
     assert session.attributes == expected
@@ -134,3 +136,58 @@ def test_a_second_sign_in_ends_the_first(site, browser):
     assert user == "olivia_owens", answer
     stale = browser.get(site.quiet.url("/any/page.html"), {"Accept": "*/*", "Cookie": f"bitbucket_session={first}"})
     assert stale.status == 401
+
+
+# -- many tabs, slow people
+
+def walk_back(browser, answer):
+    """From an answer of the callback to the end."""
+    return browser.walk(answer, "mark")[-1]
+
+
+def test_ten_tabs_one_after_the_other(site, browser, simulator):
+    """Cookies of the first had to make room; each still ends on its own page, whichever comes back first."""
+    pages = [site.plain.url(f"/any/page.html?tab={number}") for number in range(10)]
+    callbacks = [browser.walk_to_callback(page, "mark") for page in pages]
+    assert len(browser.ticket_names()) <= 4
+    order = [0, 9, *range(1, 9)]
+    for number in order:
+        page = walk_back(browser, browser.get(callbacks[number]))
+        assert page.status == 200 and page.url == pages[number]
+    assert simulator.asked().count("token") == 1, "the others only go on"
+
+
+def test_what_a_browser_remembers_stays_small(site, browser):
+    """Sixty abandoned tabs with long addresses: the cookies of all stay below 8 kB, and the newest attempts count."""
+    for number in range(60):
+        browser.get(site.plain.url(f"/any/page.html?{'x' * 300}{number}"))
+    line = browser.jar.line("localhost", False)
+    assert len(line) < 6500, len(line)
+    assert len(browser.jar.named("localhost", "_ways")) == 1 and len(browser.ticket_names()) <= 4
+    longest = "/any/page.html?" + "y" * 1900
+    browser.get(site.plain.url(longest))
+    assert len(browser.jar.line("localhost", False)) < 6500
+
+
+@pytest.mark.parametrize("minutes", [11, 55])
+def test_whoever_looks_for_the_password(start_server, clock, browser, logs, minutes):
+    """The attempt is too old; it begins once more by itself and ends on the page that was wanted."""
+    host = VirtualHost(place("any", "Require valid-user"))
+    start_server(host, clock=clock)
+    callback = browser.walk_to_callback(host.url("/any/page.html?wanted=1"), "mark")
+    clock.advance(60 * minutes)
+    first = browser.get(callback)
+    assert first.status == 302 and first.session_cookie is None
+    page = browser.walk(first, "mark")[-1]
+    assert page.status == 200 and page.url == host.url("/any/page.html?wanted=1")
+    line, = logs.lines(tags.ONCE_MORE)
+    assert "longer than ten minutes" in line.text
+
+
+@pytest.mark.parametrize("value", ["", "AAAA", "A" * 4000, "..", "%00"])
+def test_a_made_up_memory_is_none(site, browser, value):
+    callback = browser.walk_to_callback(site.plain.url("/any/page.html?wanted=1"), "mark")
+    browser.jar.cookies.clear()
+    answer = browser.get(callback, {**NAVIGATION, "Cookie": f"bitbucket_session_ways={value}"})
+    assert answer.status == 302 and answer.session_cookie is None
+    assert browser.walk(answer, "mark")[-1].url in (site.plain.url("/"), site.plain.url("/index.html"))

@@ -512,6 +512,109 @@ static void a_foreign_count_is_none(void **state)
     assert_int_equal(count_recent(value, NOW - apr_time_from_sec(3600), *state), 0);
 }
 
+/* ---- where attempts led -------------------------------------------------- */
+
+static const char *add_way(const char *value, const abb_ticket_t *ticket, apr_pool_t *p)
+{
+    const char *added = NULL;
+
+    assert_int_equal(
+        abb_ticket_add_way(value, sealer_of(&ring, SITE, p), ticket, NOW, &added, p, NULL),
+        APR_SUCCESS);
+    return unit_bytes(added, strlen(added) + 1, p);
+}
+
+static const char *find_way(const char *value, const abb_ticket_t *ticket, apr_time_t now,
+                            apr_pool_t *p)
+{
+    return abb_ticket_find_way(value, sealer_of(&ring, SITE, p), ticket, now, p);
+}
+
+static abb_ticket_t ticket_to(const char *path)
+{
+    abb_ticket_t ticket = make_ticket(1);
+
+    ticket.return_path = path;
+    return ticket;
+}
+
+static void ways_are_found_for_an_hour(void **state)
+{
+    abb_ticket_t first = ticket_to("/first");
+    abb_ticket_t second = ticket_to("/second?x=1");
+    abb_ticket_t other = make_ticket(1);
+    const char *value = add_way(add_way(NULL, &first, *state), &second, *state);
+
+    assert_string_equal(find_way(value, &first, NOW, *state), "/first");
+    assert_string_equal(find_way(value, &second, NOW + ABB_TICKET_MEMORY, *state), "/second?x=1");
+    assert_null(find_way(value, &second, NOW + ABB_TICKET_MEMORY + 1, *state));
+    assert_null(find_way(value, &other, NOW, *state));
+    assert_null(find_way(NULL, &first, NOW, *state));
+    assert_null(find_way("", &first, NOW, *state));
+}
+
+static void the_oldest_ways_make_room(void **state)
+{
+    abb_ticket_t tickets[40];
+    const char *value = NULL;
+    int found = 0;
+
+    for (int i = 0; i < 40; ++i) {
+        tickets[i] = ticket_to("/a/page/with/an/address/of/some/length?and=a&query=too");
+        value = add_way(value, &tickets[i], *state);
+        assert_true(strlen(value) < 2 * ABB_TICKET_WAYS_SIZE);
+    }
+    for (int i = 39; i >= 0 && find_way(value, &tickets[i], NOW, *state); --i) {
+        ++found;
+    }
+    assert_in_range(found, 10, 30);
+    for (int i = 39 - found; i >= 0; --i) {
+        assert_null(find_way(value, &tickets[i], NOW, *state));
+    }
+}
+
+static void a_way_too_long_is_left_out(void **state)
+{
+    char path[ABB_TICKET_WAYS_SIZE];
+    abb_ticket_t first = ticket_to("/first");
+    abb_ticket_t large;
+    const char *value;
+
+    memset(path, 'x', sizeof(path));
+    path[0] = '/';
+    path[sizeof(path) - 1] = '\0';
+    large = ticket_to(path);
+    value = add_way(add_way(NULL, &first, *state), &large, *state);
+    assert_null(find_way(value, &large, NOW, *state));
+    assert_string_equal(find_way(value, &first, NOW, *state), "/first");
+    path[sizeof(path) - 17] = '\0';
+    value = add_way(value, &large, *state);
+    assert_string_equal(find_way(value, &large, NOW, *state), path);
+    assert_null(find_way(value, &first, NOW, *state));
+}
+
+/* Text that was sealed for this purpose, but is of another form. */
+static void a_cut_way_is_none(void **state)
+{
+    static const char label[] = "ways";
+    abb_ticket_t ticket = ticket_to("/first");
+    char text[64] = {0};
+
+    memcpy(text + 8, ticket.id, 8);
+    memset(text + 16, 'x', sizeof(text) - 16);
+    for (apr_size_t size = 0; size <= sizeof(text); ++size) {
+        unsigned char *sealed;
+        apr_size_t sealed_size;
+
+        assert_int_equal(abb_crypto_sealer_seal(sealer_of(&ring, SITE, *state), label,
+                                                sizeof(label), unit_bytes(text, size, *state), size,
+                                                &sealed, &sealed_size, *state, NULL),
+                         APR_SUCCESS);
+        assert_null(
+            find_way(abb_text_base64url_encode(sealed, sealed_size, *state), &ticket, 0, *state));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -535,6 +638,10 @@ int main(void)
         UNIT_TEST(garbage_is_no_value),
         UNIT_TEST(sealed_text_of_another_form_is_refused),
         UNIT_TEST(text_sealed_for_another_purpose_is_refused),
+        UNIT_TEST(ways_are_found_for_an_hour),
+        UNIT_TEST(the_oldest_ways_make_room),
+        UNIT_TEST(a_way_too_long_is_left_out),
+        UNIT_TEST(a_cut_way_is_none),
     };
 
     return cmocka_run_group_tests(tests, begin, unit_end);
