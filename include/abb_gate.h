@@ -66,6 +66,15 @@ int abb_gate_wait(abb_gate_t *gate, const abb_gate_limits_t *limits, apr_interva
 
 void abb_gate_leave(abb_gate_t *gate, const abb_gate_place_t *place);
 
+/*
+ * Claim what a random name stands for, for so long, at most 15 minutes. Returns 0 when
+ * it was claimed before. Never waits; nothing is given back. Two names may meet at one
+ * spot (1 in 1,024); the second then goes on without a claim, so whoever needs more
+ * than that must make sure by another means.
+ */
+int abb_gate_claim(abb_gate_t *gate, apr_uint64_t name, apr_interval_time_t duration,
+                   apr_time_t now);
+
 /* How many places are taken now in all processes; for figures and tests. */
 int abb_gate_count(const abb_gate_t *gate, apr_time_t now);
 

@@ -99,6 +99,13 @@ void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace);
 void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t checked_at);
 
 /*
+ * Claim an attempt for as long as it could be finished, so that its code is sent once
+ * also when the callback comes several times at once. Returns 0 when another request
+ * of this machine has done so.
+ */
+int abb_visit_claim(const abb_visit_t *visit, const abb_ticket_t *ticket);
+
+/*
  * Take a place among those who may wait for Bitbucket, for as long as a sign-in or
  * re-check can take; _patiently: as abb_gate_wait. Returns 0 when there is none.
  */

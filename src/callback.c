@@ -191,10 +191,35 @@ static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t 
     return abb_request_redirect(r, HTTP_SEE_OTHER, result->return_path);
 }
 
+/* The code is not used, and the attempt's cookie stays: the same address works later. */
+static int refuse_crowd(abb_visit_t *visit, request_rec *r, const abb_ticket_t *ticket)
+{
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    abb_error_set(&err, ABB_EBUSY, "too many requests wait for Bitbucket already");
+    err.retry_after = CROWD_RETRY_AFTER;
+    abb_visit_tell_crowd(visit, r);
+    return abb_visit_refuse(visit, r, &err, ticket->return_path);
+}
+
+/* Send the code, unless another request with it came first. */
+static apr_status_t use_code(abb_visit_t *visit, request_rec *r,
+                             const abb_login_callback_t *callback, const abb_ticket_t *ticket,
+                             abb_login_result_t *result, abb_error_t *err)
+{
+    abb_login_t login = abb_visit_login(visit);
+
+    return abb_visit_claim(visit, ticket)
+               ? abb_login_finish(&login, callback, ticket, visit->site->workspaces, apr_time_now(),
+                                  result, r->pool, err)
+               : abb_error_set(err, ABB_EATTEMPT,
+                               "another request came with the same code at the same time");
+}
+
 static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *callback,
                         const abb_ticket_t *ticket, const char *ticket_cookie)
 {
-    abb_login_t login = abb_visit_login(visit);
     abb_login_result_t result;
     abb_gate_place_t place;
     abb_error_t err;
@@ -206,15 +231,10 @@ static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_call
         return abb_visit_refuse(visit, r, &err, ticket->return_path);
     }
     if (!abb_visit_enter_patiently(visit, &place)) {
-        /* The code is not used, and the attempt's cookie stays: the same address works later. */
-        abb_error_set(&err, ABB_EBUSY, "too many requests wait for Bitbucket already");
-        err.retry_after = CROWD_RETRY_AFTER;
-        abb_visit_tell_crowd(visit, r);
-        return abb_visit_refuse(visit, r, &err, ticket->return_path);
+        return refuse_crowd(visit, r, ticket);
     }
     abb_request_delete_cookie(r, &visit->site->cookies, ticket_cookie);
-    status = abb_login_finish(&login, callback, ticket, visit->site->workspaces, apr_time_now(),
-                              &result, r->pool, &err);
+    status = use_code(visit, r, callback, ticket, &result, &err);
     abb_visit_leave(visit, &place);
     if (status == APR_SUCCESS) {
         return welcome(visit, r, &result);

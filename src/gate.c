@@ -18,8 +18,18 @@ typedef struct {
     apr_time_t since;
 } place_t;
 
+/* A power of two. */
+#define CLAIMS 1024
+
+/*
+ * In shared memory: of each claim half of its name and the second at which it ends,
+ * 32 bits each, so that one word changes at once. 0: nobody's.
+ */
+typedef apr_uint64_t claim_word_t;
+
 struct abb_gate_t {
     place_t *places;
+    claim_word_t *claims;
     /* How many places this process has taken, and how many of it wait for one. */
     int taken_here;
     int waiting_here;
@@ -27,7 +37,7 @@ struct abb_gate_t {
 
 apr_size_t abb_gate_size(void)
 {
-    return ABB_GATE_PLACES_MAX * sizeof(place_t);
+    return ABB_GATE_PLACES_MAX * sizeof(place_t) + CLAIMS * sizeof(claim_word_t);
 }
 
 abb_gate_t *abb_gate_create(void *block, apr_pool_t *p)
@@ -35,6 +45,7 @@ abb_gate_t *abb_gate_create(void *block, apr_pool_t *p)
     abb_gate_t *gate = apr_pcalloc(p, sizeof(*gate));
 
     gate->places = block;
+    gate->claims = (claim_word_t *)(gate->places + ABB_GATE_PLACES_MAX);
     return gate;
 }
 
@@ -147,6 +158,38 @@ void abb_gate_leave(abb_gate_t *gate, const abb_gate_place_t *place)
     __atomic_compare_exchange_n(&gate->places[place->number].until, &until, 0, 0, __ATOMIC_SEQ_CST,
                                 __ATOMIC_RELAXED);
     __atomic_sub_fetch(&gate->taken_here, 1, __ATOMIC_SEQ_CST);
+}
+
+/* ---- claims -------------------------------------------------------------- */
+
+static apr_uint32_t seconds(apr_time_t time)
+{
+    return (apr_uint32_t)apr_time_sec(time);
+}
+
+/* A time too far ahead is of a clock that was put back. */
+static int is_claimed(claim_word_t word, apr_time_t now)
+{
+    apr_uint32_t left = (apr_uint32_t)word - seconds(now);
+
+    return word != 0 && left != 0 && left <= apr_time_sec(LONGEST) + 1;
+}
+
+int abb_gate_claim(abb_gate_t *gate, apr_uint64_t name, apr_interval_time_t duration,
+                   apr_time_t now)
+{
+    apr_time_t until = now + (duration < LONGEST ? duration : LONGEST);
+    claim_word_t *spot = &gate->claims[name & (CLAIMS - 1)];
+    claim_word_t half = name >> 32 << 32;
+    claim_word_t seen = __atomic_load_n(spot, __ATOMIC_SEQ_CST);
+
+    while (!is_claimed(seen, now)) {
+        if (__atomic_compare_exchange_n(spot, &seen, half | seconds(until), 0, __ATOMIC_SEQ_CST,
+                                        __ATOMIC_SEQ_CST)) {
+            return 1;
+        }
+    }
+    return seen >> 32 << 32 != half;
 }
 
 int abb_gate_count(const abb_gate_t *gate, apr_time_t now)

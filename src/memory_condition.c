@@ -12,7 +12,7 @@
 #include "abb_news.h"
 
 /* Raise the number when the layout of abb_traffic or abb_gate changes. */
-#define RETAINED_KEY "mod_auth_bitbucket:condition 3"
+#define RETAINED_KEY "mod_auth_bitbucket:condition 4"
 
 typedef struct {
     apr_shm_t *block;

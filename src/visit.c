@@ -162,6 +162,14 @@ static apr_interval_time_t longest_stay(const abb_site_t *site)
     return 10 * site->bitbucket.http_settings.total_timeout + apr_time_from_sec(10);
 }
 
+int abb_visit_claim(const abb_visit_t *visit, const abb_ticket_t *ticket)
+{
+    apr_uint64_t name;
+
+    memcpy(&name, ticket->id, sizeof(name));
+    return abb_gate_claim(visit->site->gate, name, ABB_TICKET_LIFETIME, apr_time_now());
+}
+
 int abb_visit_enter(const abb_visit_t *visit, abb_gate_place_t *place)
 {
     const abb_site_t *site = visit->site;

@@ -123,8 +123,7 @@ def test_a_body_adds_nothing_to_the_query(site, browser, simulator):
 
 @pytest.mark.one_mpm
 def test_the_same_callback_from_many_hands_at_once(site, browser, simulator):
-    """One session comes of it. (The attempt is spent by who has signed in, lest strangers take
-    places in the store; so several may send the code, and Bitbucket takes it from one.)"""
+    """The code is sent once, and one session comes of it; the others begin once more."""
     callback = browser.walk_to_callback(site.quiet.url("/any/page.html"), "mark")
     cookie = browser.jar.line("localhost", False)
     target = callback.removeprefix(site.quiet.origin)
@@ -134,4 +133,4 @@ def test_the_same_callback_from_many_hands_at_once(site, browser, simulator):
         answers = list(pool.map(lambda _: send_bytes(site.quiet.port, request), range(12)))
     assert sum(b"Set-Cookie: bitbucket_session=" in answer for answer in answers) == 1
     assert {int(answer.split()[1]) for answer in answers} <= {302, 303}
-    assert simulator.asked().count("user") == 1
+    assert simulator.asked().count("token") == 1 and simulator.asked().count("user") == 1
