@@ -304,13 +304,6 @@ void abb_preserve_admit(abb_visit_t *visit, request_rec *r)
 
 /* ---- the page ------------------------------------------------------------ */
 
-static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
-{
-    abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
-
-    return abb_refusal_send(r, err, &offers);
-}
-
 static void begin_page(abb_page_t *page, request_rec *r)
 {
     memset(page, 0, sizeof(*page));
@@ -436,7 +429,7 @@ static int show(abb_visit_t *visit, request_rec *r, const abb_draft_badge_t *bad
     found = abb_visit_find_session(visit, &err);
     if ((found != APR_SUCCESS && found != APR_NOTFOUND) ||
         offer_discard(visit, &page, badge, r->pool, &err) != APR_SUCCESS) {
-        return refuse(visit, r, &err);
+        return abb_visit_refuse(visit, r, &err, NULL);
     }
     if (found == APR_NOTFOUND) {
         return ask_to_sign_in(visit, r, draft, &page);
@@ -455,7 +448,7 @@ static int discard(abb_visit_t *visit, request_rec *r, const abb_draft_badge_t *
     abb_error_clear(&err);
     status = abb_draft_drop(&visit->site->sessions, badge, NULL, apr_time_now(), r->pool, &err);
     if (status != APR_SUCCESS && status != APR_NOTFOUND) {
-        return refuse(visit, r, &err);
+        return abb_visit_refuse(visit, r, &err, NULL);
     }
     ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, ABB_LOGNO(0404) "form discarded; form=%s",
                   draft->number);
@@ -483,8 +476,7 @@ int abb_preserve_handle(abb_visit_t *visit, request_rec *r)
     apr_status_t status;
 
     if (r->method_number != M_GET && r->method_number != M_POST) {
-        ap_allow_methods(r, REPLACE_ALLOW, "GET", "POST", NULL);
-        return HTTP_METHOD_NOT_ALLOWED;
+        return abb_request_only_get(r, "POST");
     }
     abb_error_clear(&err);
     if (find_badge(visit, r, &badge) != APR_SUCCESS) {
@@ -495,7 +487,7 @@ int abb_preserve_handle(abb_visit_t *visit, request_rec *r)
         return show_absence(r);
     }
     if (status != APR_SUCCESS) {
-        return refuse(visit, r, &err);
+        return abb_visit_refuse(visit, r, &err, NULL);
     }
     return r->method_number == M_POST && wants_to_discard(r, &badge)
                ? discard(visit, r, &badge, &draft)
