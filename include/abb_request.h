@@ -118,6 +118,12 @@ int abb_request_is_same_origin(request_rec *r, const char *origin);
 const char *abb_request_return_path(request_rec *r, const char *origin);
 
 /*
+ * Whether a request names the host of an origin, whatever its port; one that names
+ * none is taken for it. What is named decides about nothing but a detour.
+ */
+int abb_request_is_for(request_rec *r, const char *origin);
+
+/*
  * Send the browser elsewhere with 302 or 303. Returns the status to return from
  * the hook. Nothing keeps the answer.
  */

@@ -56,7 +56,13 @@ static int can_be_sent(const request_rec *r)
 
 static int begin_login(abb_visit_t *visit, request_rec *r)
 {
-    return abb_visit_begin_login(visit, r, abb_request_return_path(r, visit->site->origin), 1);
+    const char *path = abb_request_return_path(r, visit->site->origin);
+
+    /* Under another name the callback would not see the attempt's cookie. */
+    return abb_request_is_for(r, visit->site->origin)
+               ? abb_visit_begin_login(visit, r, path, 1)
+               : abb_request_redirect(r, HTTP_MOVED_TEMPORARILY,
+                                      abb_visit_login_url(visit, r, path));
 }
 
 static int send_stranger(abb_visit_t *visit, request_rec *r)

@@ -323,6 +323,22 @@ const char *abb_request_return_path(request_rec *r, const char *origin)
     return path;
 }
 
+int abb_request_is_for(request_rec *r, const char *origin)
+{
+    const char *host = strstr(origin, "://") + 3;
+    apr_size_t length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+
+    if (!r->hostname || !*r->hostname) {
+        return 1;
+    }
+    /* httpd takes the brackets off an IPv6 address. */
+    if (host[0] == '[' && r->hostname[0] != '[') {
+        ++host;
+        length -= 2;
+    }
+    return strlen(r->hostname) == length && strncasecmp(r->hostname, host, length) == 0;
+}
+
 /* ---- answers ------------------------------------------------------------- */
 
 static void forbid_keeping(request_rec *r)

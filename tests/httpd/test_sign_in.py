@@ -117,12 +117,37 @@ def test_a_link_too_long_returns_to_the_front_page(site, browser):
 @pytest.mark.one_mpm
 def test_host_header_changes_nothing(site, browser):
     """The callback comes from the configuration, never from the request."""
-    for header in ({"Host": "evil.example"}, {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"},
-                   {"Forwarded": "host=evil.example;proto=https"}):
+    for header in ({"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}, {"Forwarded": "host=evil.example;proto=https"}):
         answer = browser.get(site.quiet.url("/any/"), {"Accept": "text/html", **header})
         assert answer.status == 302
         assert answer.location_query["redirect_uri"] == site.quiet.callback_url
         assert "evil" not in answer.location
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("name", ["evil.example", "localhost.evil.example", "evil-localhost", "[::1]", "127.0.0.1:99"])
+def test_another_name_begins_at_the_sites_own(site, browser, name):
+    """Its cookie would not come back to the callback. The detour leads to the site's own address, whoever is named."""
+    answer = browser.get(site.quiet.url("/any/page.html?a=1"), {**NAVIGATION, "Host": name})
+    assert answer.status == 302 and answer.set_cookies == []
+    assert answer.location == site.quiet.endpoint("login") + "?return=%2Fany%2Fpage.html%3Fa%3D1"
+    # Also where a proxy in front says another name each time: there is one detour, no circle.
+    again = browser.get(answer.location, {**NAVIGATION, "Host": name})
+    assert again.status == 302 and again.location_query["redirect_uri"] == site.quiet.callback_url and again.tickets
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST:1", "localhost:80"])
+def test_the_sites_own_name_needs_no_detour(site, browser, name):
+    assert browser.get(site.quiet.url("/any/"), {**NAVIGATION, "Host": name}).tickets
+
+
+def test_signing_in_under_an_alias(start_server, browser):
+    """It ends on the page that was wanted, at the site's own address."""
+    host = VirtualHost("ServerAlias wiki.localhost\n" + place("any", "Require valid-user"))
+    start_server(host)
+    page = browser.sign_in(f"http://wiki.localhost:{host.port}/any/page.html?b=2", "mark")
+    assert page.status == 200 and page.url == host.url("/any/page.html?b=2")
 
 
 @pytest.mark.one_mpm
