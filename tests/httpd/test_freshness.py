@@ -956,15 +956,15 @@ def test_children_end_with_jobs_under_way(start_server, clock, new_browser, simu
     assert logs.lines(tags.ENDED) == []
 
 
-@pytest.mark.parametrize("limited", [name for name in wanted_mpms() if name != "event"])
-def test_children_of_one_connection_end_with_jobs_under_way(start_server, clock, new_browser, simulator, logs, limited):
+@pytest.mark.only_mpms("worker", "prefork")
+def test_children_of_one_connection_end_with_jobs_under_way(start_server, clock, new_browser, simulator, logs, mpm):
     """MaxConnectionsPerChild 1: each request is its child's last. Within a second of what it takes without jobs.
 
     Not on event: where a child's only connection is over before its listener looks again, the listener waits
     for ever (httpd 2.4.71), without a job, and without this module.
     """
     host = VirtualHost(PLACES)
-    server = start_server(host, mpm=limited, clock=clock)
+    server = start_server(host, mpm=mpm, clock=clock)
     access_log = server.root / "logs" / "access.log"
     browsers = [signed_in(simulator, new_browser(), host.url("/team/page.html"), person) for person in PEOPLE]
     limit_connections(server)
@@ -974,7 +974,7 @@ def test_children_of_one_connection_end_with_jobs_under_way(start_server, clock,
         began = time.monotonic()
         while served & set(server.processes()):
             assert time.monotonic() - began < 15, "children stayed"
-            if limited == "worker":
+            if mpm == "worker":
                 # It looks at the limit when the next connection has come.
                 socket.create_connection(("127.0.0.1", host.port), 5).close()
             time.sleep(0.02)
@@ -991,11 +991,11 @@ def test_children_of_one_connection_end_with_jobs_under_way(start_server, clock,
     assert logs.lines(tags.ENDED) == []
 
 
-@pytest.mark.skipif("prefork" not in wanted_mpms(), reason="only there a child ends with its request")
-def test_the_last_request_of_a_child_asks_too(start_server, clock, new_browser, simulator):
+@pytest.mark.only_mpms("prefork")
+def test_the_last_request_of_a_child_asks_too(start_server, clock, new_browser, simulator, mpm):
     """After soft and one more request the next one has the answer, also when that was its child's last one."""
     host = VirtualHost(PLACES)
-    server = start_server(host, mpm="prefork", clock=clock)
+    server = start_server(host, mpm=mpm, clock=clock)
     jobs = Rechecks(server)
     browsers = [signed_in(simulator, new_browser(), host.url("/team/page.html"), person) for person in PEOPLE]
     limit_connections(server)

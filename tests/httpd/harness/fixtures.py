@@ -39,6 +39,15 @@ def pytest_generate_tests(metafunc: Any) -> None:
         metafunc.parametrize("mpm", mpms, indirect=True, scope="session")
 
 
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """A test that is marked only_mpms("prefork") is there for no other."""
+    marked = [(item, item.get_closest_marker("only_mpms")) for item in items]
+    others = [item for item, marker in marked if marker and item.callspec.params["mpm"] not in marker.args]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
 @pytest.fixture(scope="session")
 def mpm(request: Any) -> str:
     return request.param
