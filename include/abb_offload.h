@@ -63,7 +63,7 @@ typedef struct abb_offload_settings_t {
 /*
  * Make the queue; threads start later. Lifetime: p, but a thread that is stuck
  * keeps what it needs. When p is cleaned up, waiting jobs are dropped and
- * threads at work get a tenth of a second.
+ * threads at work get 0.3 seconds.
  * Errors: those of APR and pthreads.
  */
 apr_status_t abb_offload_create(abb_offload_t **offload, const abb_offload_settings_t *settings,

@@ -12,7 +12,7 @@
 /* With those that are stuck there may be so many times the threads that are wanted. */
 #define STUCK_FACTOR 4
 /* How long threads at work may go on when the process ends. */
-#define END_PATIENCE apr_time_from_msec(100)
+#define END_PATIENCE apr_time_from_msec(300)
 #define STACK_SIZE (512 * 1024)
 
 typedef enum { JOB_WAITS, JOB_RUNS, JOB_DONE } job_state_t;
