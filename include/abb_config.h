@@ -15,6 +15,7 @@
 #include "abb_bitbucket.h"
 #include "abb_gate.h"
 #include "abb_hub.h"
+#include "abb_identity.h"
 #include "abb_request.h"
 #include "abb_session.h"
 #include "abb_store_socache.h"

@@ -1,7 +1,7 @@
 /*
  * request (floor 3): one HTTP request and its answer, as httpd has them.
  *
- * Cookies, redirects, pages, variables. httpd starts here. Knows no session
+ * Cookies, redirects, pages. httpd starts here. Knows no session
  * store, no Bitbucket, no rule.
  * Threads: all functions work on a request of the calling thread.
  */
@@ -11,7 +11,6 @@
 #include <httpd.h>
 
 #include "abb_page.h"
-#include "abb_record.h"
 
 /* Most sign-in attempts one browser keeps cookies of, and their total size in bytes. */
 #define ABB_REQUEST_TICKETS_MAX 4
@@ -144,30 +143,6 @@ int abb_request_only_get(request_rec *r, const char *also);
 
 /* Answer with JSON of ours and return DONE. */
 int abb_request_send_json(request_rec *r, int status, const char *json);
-
-/*
- * Set the variables of a signed-in visitor for CGI and the like: BITBUCKET_UUID
- * and the others of docs/directives.md. Absent values are not set. Bytes below
- * 0x20 never get through (the reply room replaces them).
- */
-void abb_request_set_variables(request_rec *r, const abb_record_t *record);
-
-/*
- * Tell the application that what Bitbucket said is so old, since it cannot be
- * asked: BITBUCKET_STALE, in seconds.
- */
-void abb_request_set_stale(request_rec *r, apr_interval_time_t age);
-
-/*
- * The attribute of an account by its lower-case name ("username", "email",
- * "uuid", "account_id", "nickname"), NULL when the account has none.
- * abb_request_is_attribute tells whether a name is one of them.
- */
-const char *abb_request_attribute(const abb_account_t *account, const char *name);
-int abb_request_is_attribute(const char *name);
-
-/* "slug:role" of every row with a role, separated by spaces; NULL for none. */
-const char *abb_request_workspaces(const abb_record_t *record, apr_pool_t *p);
 
 /*
  * Make an answer private to its reader: drop `public` and `s-maxage` from

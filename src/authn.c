@@ -132,14 +132,14 @@ static int identify(abb_visit_t *visit, request_rec *r)
 {
     const abb_record_t *record = &visit->session->record;
     abb_place_t place = abb_config_place(r);
-    const char *user = abb_request_attribute(&record->account, place.remote_user);
+    const char *user = abb_identity_attribute(&record->account, place.remote_user);
 
     if (!user) {
         return 0;
     }
     r->user = (char *)user;
     r->ap_auth_type = (char *)AUTH_TYPE;
-    abb_request_set_variables(r, record);
+    abb_identity_set_variables(r, record);
     return 1;
 }
 
@@ -247,7 +247,7 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
         abb_background_recheck(site->background, r->server, &recheck, session, &question);
         if (session->failed_at > oldest) {
             visit->stale = visit->now - oldest;
-            abb_request_set_stale(r, visit->stale);
+            abb_identity_set_stale(r, visit->stale);
         }
     }
 }
@@ -396,9 +396,9 @@ static void restore_identity(request_rec *r)
     }
     visit = abb_visit_find(r);
     if (visit && visit->session) {
-        abb_request_set_variables(r, &visit->session->record);
+        abb_identity_set_variables(r, &visit->session->record);
         if (visit->stale) {
-            abb_request_set_stale(r, visit->stale);
+            abb_identity_set_stale(r, visit->stale);
         }
     }
 }

@@ -170,7 +170,7 @@ static void tell_of_missing_scopes(const abb_visit_t *visit, request_rec *r, con
 static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
 {
     const abb_account_t *account = &result->session->record.account;
-    const char *workspaces = abb_request_workspaces(&result->session->record, r->pool);
+    const char *workspaces = abb_identity_workspaces(&result->session->record, r->pool);
 
     end_previous_session(visit, r);
     warn_of_full_store(visit, r);

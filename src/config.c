@@ -670,7 +670,7 @@ static const char *set_session_cache(cmd_parms *cmd, void *directory, const char
 
 static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *value)
 {
-    if (!abb_request_is_attribute(value)) {
+    if (!abb_identity_is_attribute(value)) {
         return fault(cmd, value,
                      "is no attribute: allowed are username, email, uuid, account_id and nickname");
     }

@@ -10,7 +10,7 @@ floor_of() {
     log | error) echo 0 ;;
     text | crypto | account | pack | offload | gate | traffic) echo 1 ;;
     record | ticket | store | http | reply | page | secret | form) echo 2 ;;
-    store_file | session | bitbucket | authz | request | hub) echo 3 ;;
+    store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
     login | recheck | config | refusal | news | draft) echo 4 ;;
     visit | memory | background) echo 5 ;;
     ask | preserve) echo 6 ;;
