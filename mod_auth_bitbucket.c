@@ -28,6 +28,7 @@
 #include "abb_reply.h"
 #include "abb_rules.h"
 #include "abb_ticket.h"
+#include "abb_visit.h"
 
 module AP_MODULE_DECLARE_DATA auth_bitbucket_module;
 APLOG_USE_MODULE(auth_bitbucket);
@@ -195,7 +196,9 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_fixups(abb_authn_fixups, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_insert_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
     ap_hook_insert_error_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
+    ap_hook_insert_filter(abb_visit_watch_trailers, NULL, NULL, APR_HOOK_LAST);
     abb_authn_register_filter();
+    abb_visit_register_filter();
 
     abb_rules_register(p);
 }

@@ -35,6 +35,7 @@ typedef struct abb_site_t {
     abb_bitbucket_t bitbucket;
     abb_sessions_t sessions;
     abb_cookie_settings_t cookies;
+    abb_identity_settings_t identity;
     /* How old what Bitbucket said may be. */
     abb_record_ages_t ages;
     /* How many requests may wait for Bitbucket; 0: a share of all. */
@@ -116,6 +117,8 @@ typedef struct abb_place_t {
     int is_private;
     /* Forms posted without a session are kept until the visitor has signed in. */
     int preserves_post;
+    /* What applications get. */
+    abb_pass_t pass;
 } abb_place_t;
 
 /* httpd's hooks for configuration. Lifetime: the pool given. */

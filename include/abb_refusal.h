@@ -7,8 +7,8 @@
 #ifndef ABB_REFUSAL_H
 #define ABB_REFUSAL_H
 
-#include "abb_error.h"
 #include "abb_account.h"
+#include "abb_error.h"
 #include "abb_request.h"
 
 /* What a refused visitor may try. NULL members are left out of the page. */

@@ -53,6 +53,8 @@ typedef struct abb_visit_t {
     int has_given_badge;
     /* A negated rule could not be decided, and Bitbucket is not the reason. */
     int is_undecidable;
+    /* Headers say who it is, of this request or of one that it came from. */
+    int has_headers;
     /*
      * Why a rule could not be decided, and why Bitbucket was asked in vain for this
      * request; status APR_SUCCESS when that is not so. They stay last.
@@ -62,14 +64,15 @@ typedef struct abb_visit_t {
 } abb_visit_t;
 
 /*
- * The visit of a request, made on first need; NULL when no directive of ours
+ * The visit of a request, made on first need: our cookies and whatever begins as
+ * our headers are taken out of the request. NULL when no directive of ours
  * reaches its server. Lifetime: the first request of the chain.
  */
 abb_visit_t *abb_visit_of(request_rec *r);
 
 /*
  * The first act on every request to a server that a directive of ours reaches,
- * protected or not: begin the visit and take our cookies out of the request.
+ * protected or not: make the visit.
  */
 void abb_visit_begin(request_rec *r);
 
@@ -78,6 +81,14 @@ void abb_visit_begin(request_rec *r);
  * an unprotected page some instructions, and spares others most waiting for memory.
  */
 void abb_visit_expect_session(request_rec *r);
+
+/*
+ * Trailers may come with the names of headers, and httpd may be told to put them among
+ * these (MergeTrailers): before a request with a body is answered, have them scrubbed
+ * as they come. The filter is registered once, at start-up.
+ */
+void abb_visit_register_filter(void);
+void abb_visit_watch_trailers(request_rec *r);
 
 /* The visit of a request if there is one already, else NULL. */
 abb_visit_t *abb_visit_find(request_rec *r);

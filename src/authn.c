@@ -139,7 +139,9 @@ static int identify(abb_visit_t *visit, request_rec *r)
     }
     r->user = (char *)user;
     r->ap_auth_type = (char *)AUTH_TYPE;
-    abb_identity_set_variables(r, record);
+    if (place.pass & ABB_PASS_VARIABLES) {
+        abb_identity_set_variables(r->subprocess_env, record, r->pool);
+    }
     return 1;
 }
 
@@ -226,6 +228,14 @@ static int is_refusal(int status)
     return status == HTTP_UNAUTHORIZED || status == HTTP_FORBIDDEN;
 }
 
+/* In headers it comes with the rest. */
+static void tell_stale(const abb_visit_t *visit, request_rec *r)
+{
+    if (abb_config_place(r).pass & ABB_PASS_VARIABLES) {
+        abb_identity_set_stale(r->subprocess_env, visit->stale, r->pool);
+    }
+}
+
 /*
  * What the decision rests on is as good as new, or is asked about while the
  * request goes on; and the application hears of it when that has failed.
@@ -247,7 +257,7 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
         abb_background_recheck(site->background, r->server, &recheck, session, &question);
         if (session->failed_at > oldest) {
             visit->stale = visit->now - oldest;
-            abb_identity_set_stale(r, visit->stale);
+            tell_stale(visit, r);
         }
     }
 }
@@ -381,6 +391,12 @@ int abb_authn_begin(request_rec *r)
     return DECLINED;
 }
 
+/* The request goes on as somebody whom this module knows. */
+static int is_identified(const request_rec *r)
+{
+    return r->user && r->ap_auth_type && strcmp(r->ap_auth_type, AUTH_TYPE) == 0;
+}
+
 /*
  * Where httpd redirects internally within one place, it copies the user and does
  * not ask who it is again; the application behind needs the variables all the same.
@@ -389,16 +405,16 @@ static void restore_identity(request_rec *r)
 {
     const abb_visit_t *visit;
 
-    if ((!r->prev && !r->main) || !r->user || !r->ap_auth_type ||
-        strcmp(r->ap_auth_type, AUTH_TYPE) != 0 ||
+    if ((!r->prev && !r->main) || !is_identified(r) ||
+        !(abb_config_place(r).pass & ABB_PASS_VARIABLES) ||
         apr_table_get(r->subprocess_env, "BITBUCKET_UUID")) {
         return;
     }
     visit = abb_visit_find(r);
     if (visit && visit->session) {
-        abb_identity_set_variables(r, &visit->session->record);
+        abb_identity_set_variables(r->subprocess_env, &visit->session->record, r->pool);
         if (visit->stale) {
-            abb_identity_set_stale(r, visit->stale);
+            tell_stale(visit, r);
         }
     }
 }
@@ -424,10 +440,33 @@ static void adopt_identity(request_rec *r)
     }
 }
 
+/*
+ * Headers are set when the rules have let the request in, for the place where it is:
+ * subrequests and internal redirects share the table, and may be at another.
+ */
+static void pass_headers(request_rec *r)
+{
+    abb_visit_t *visit = abb_visit_find(r);
+    int is_wanted = visit && visit->session && is_identified(r) &&
+                    (abb_config_place(r).pass & ABB_PASS_HEADERS);
+
+    if (!is_wanted && !(visit && visit->has_headers)) {
+        return;
+    }
+    r->headers_in =
+        apr_table_copy(r->pool, abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool));
+    if (is_wanted) {
+        abb_identity_add_headers(r->headers_in, &visit->site->identity, &visit->session->record,
+                                 visit->stale, r->pool);
+        visit->has_headers = 1;
+    }
+}
+
 int abb_authn_fixups(request_rec *r)
 {
     restore_identity(r);
     adopt_identity(r);
+    pass_headers(r);
     abb_refusal_restore_variables(r);
     return DECLINED;
 }

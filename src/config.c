@@ -34,6 +34,7 @@ void *abb_config_create_server(apr_pool_t *p, server_rec *s)
     conf->idle_timeout = conf->absolute_timeout = UNSET;
     conf->soft_age = conf->hard_age = UNSET;
     conf->max_logins = UNSET;
+    conf->header_encoding = UNSET;
     conf->cache.size = ABB_CONFIG_STORE_SIZE;
     conf->cache.near_age = NEAR_AGE_DEFAULT;
     conf->cache.outage_age = OUTAGE_AGE_DEFAULT;
@@ -69,6 +70,8 @@ void *abb_config_merge_server(apr_pool_t *p, void *base_config, void *over_confi
     INHERIT_POINTER(cookie_name);
     INHERIT_POINTER(cookie_domain);
     INHERIT_POINTER(cookie_same_site);
+    INHERIT_POINTER(header_prefix);
+    INHERIT_NUMBER(header_encoding);
     INHERIT_NUMBER(idle_timeout);
     INHERIT_NUMBER(absolute_timeout);
     INHERIT_NUMBER(soft_age);
@@ -84,6 +87,7 @@ void *abb_config_create_directory(apr_pool_t *p, char *directory)
 
     conf->is_private = UNSET;
     conf->preserves_post = UNSET;
+    conf->pass = UNSET;
     return conf;
 }
 
@@ -96,6 +100,7 @@ void *abb_config_merge_directory(apr_pool_t *p, void *base_config, void *over_co
     INHERIT_POINTER(remote_user);
     INHERIT_NUMBER(is_private);
     INHERIT_NUMBER(preserves_post);
+    INHERIT_NUMBER(pass);
     INHERIT_POINTER(unauthenticated);
     return merged;
 }
@@ -105,7 +110,8 @@ abb_place_t abb_config_place(request_rec *r)
     const directory_config_t *conf =
         ap_get_module_config(r->per_dir_config, &auth_bitbucket_module);
     abb_place_t place = {conf->remote_user ? conf->remote_user : "username", conf->is_private != 0,
-                         conf->preserves_post == 1};
+                         conf->preserves_post == 1,
+                         conf->pass == UNSET ? ABB_PASS_VARIABLES : (abb_pass_t)conf->pass};
 
     return place;
 }
@@ -666,6 +672,51 @@ static const char *set_session_cache(cmd_parms *cmd, void *directory, const char
     return set_shm(cmd, value, value + 3);
 }
 
+/* ---- applications -------------------------------------------------------- */
+
+static const char *set_header_prefix(cmd_parms *cmd, void *directory, const char *value)
+{
+    const char *why = abb_identity_check_prefix(value);
+
+    configure(cmd)->header_prefix = value;
+    return why ? fault(cmd, value, why) : NULL;
+}
+
+static const char *set_header_encoding(cmd_parms *cmd, void *directory, const char *value)
+{
+    server_config_t *conf = configure(cmd);
+
+    if (ap_cstr_casecmp(value, "percent") == 0) {
+        conf->header_encoding = ABB_HEADERS_PERCENT;
+    }
+    else if (ap_cstr_casecmp(value, "utf8") == 0) {
+        conf->header_encoding = ABB_HEADERS_UTF8;
+    }
+    else {
+        return fault(cmd, value, "is no encoding: allowed are percent and utf8");
+    }
+    return NULL;
+}
+
+static const char *set_pass(cmd_parms *cmd, void *directory, const char *value)
+{
+    static const struct {
+        const char *word;
+        abb_pass_t pass;
+    } words[] = {{"env", ABB_PASS_VARIABLES},
+                 {"headers", ABB_PASS_HEADERS},
+                 {"both", ABB_PASS_BOTH},
+                 {"none", ABB_PASS_NONE}};
+
+    for (apr_size_t i = 0; i < sizeof(words) / sizeof(words[0]); ++i) {
+        if (ap_cstr_casecmp(value, words[i].word) == 0) {
+            ((directory_config_t *)directory)->pass = words[i].pass;
+            return NULL;
+        }
+    }
+    return fault(cmd, value, "is nothing to pass: allowed are env, headers, both and none");
+}
+
 /* ---- directories --------------------------------------------------------- */
 
 static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *value)
@@ -778,6 +829,12 @@ const command_rec abb_config_commands[] = {
                   "where sessions are kept: shm, shm(SIZE), shm:FILE(SIZE) or a socache provider"),
     AP_INIT_TAKE12("AuthBitbucketSessionNearCache", set_near_cache, NULL, RSRC_CONF,
                    "how old copies of a shared cache's sessions may be, and in an outage of it"),
+    AP_INIT_TAKE1("AuthBitbucketHeaderPrefix", set_header_prefix, NULL, RSRC_CONF,
+                  "how names of request headers with the visitor's identity begin"),
+    AP_INIT_TAKE1("AuthBitbucketHeaderEncoding", set_header_encoding, NULL, RSRC_CONF,
+                  "how those headers say what is not ASCII: percent or utf8"),
+    AP_INIT_TAKE1("AuthBitbucketPass", set_pass, NULL, OR_AUTHCFG,
+                  "how applications learn who it is: env, headers, both or none"),
     AP_INIT_TAKE1("AuthBitbucketRemoteUser", set_remote_user, NULL, OR_AUTHCFG,
                   "the attribute that becomes REMOTE_USER"),
     AP_INIT_TAKE12("AuthBitbucketUnauthenticated", set_unauthenticated, NULL, OR_AUTHCFG,

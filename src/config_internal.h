@@ -36,6 +36,9 @@ typedef struct server_config_t {
     const char *cookie_name;
     const char *cookie_domain;
     const char *cookie_same_site;
+    const char *header_prefix;
+    /* An abb_header_encoding_t. */
+    int header_encoding;
     apr_interval_time_t idle_timeout;
     apr_interval_time_t absolute_timeout;
     apr_interval_time_t soft_age;
@@ -67,6 +70,8 @@ typedef struct directory_config_t {
     const char *remote_user;
     int is_private;
     int preserves_post;
+    /* An abb_pass_t. */
+    int pass;
     /* Lines of AuthBitbucketUnauthenticated, unauthenticated_line_t; NULL: none. */
     apr_array_header_t *unauthenticated;
 } directory_config_t;

@@ -14,6 +14,7 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
+#define HEADER_PREFIX_DEFAULT "X-Bitbucket-"
 #define CALLBACK_DEFAULT "/bitbucket/callback"
 #define CONNECT_TIMEOUT_DEFAULT apr_time_from_sec(3)
 #define TOTAL_TIMEOUT_DEFAULT apr_time_from_sec(10)
@@ -390,6 +391,19 @@ static void warn_of_plain_http(const settling_t *settling, const abb_site_t *sit
                  site->origin);
 }
 
+/* ---- applications -------------------------------------------------------- */
+
+static void settle_identity(const settling_t *settling, abb_site_t *site)
+{
+    const server_config_t *conf = settling->conf;
+
+    abb_identity_settle(
+        &site->identity, conf->header_prefix ? conf->header_prefix : HEADER_PREFIX_DEFAULT,
+        conf->header_encoding == UNSET ? ABB_HEADERS_PERCENT
+                                       : (abb_header_encoding_t)conf->header_encoding,
+        settling->pool);
+}
+
 /* ---- cookies ------------------------------------------------------------- */
 
 static int is_within_domain(const char *origin, const char *domain)
@@ -619,6 +633,7 @@ static int settle_site(const settling_t *settling, const char *client_id)
         return status;
     }
     abb_bitbucket_settle(&site->bitbucket, settling->pool);
+    settle_identity(settling, site);
     settle_workspaces(settling, site);
     warn_of_plain_http(settling, site);
     settling->conf->site = site;

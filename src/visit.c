@@ -6,6 +6,7 @@
 #include <http_log.h>
 #include <stddef.h>
 #include <string.h>
+#include <util_filter.h>
 
 #include "abb_log.h"
 #include "abb_news.h"
@@ -27,6 +28,19 @@ abb_visit_t *abb_visit_find(request_rec *r)
     return NULL;
 }
 
+/* Nobody but this module says who it is in headers that begin as ours. */
+static void scrub(const abb_visit_t *visit, request_rec *r)
+{
+    apr_table_t *headers = abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool);
+
+    if (headers != r->headers_in) {
+        ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
+                      ABB_LOGNO(0120) "headers of the request that begin as the module's own "
+                                      "(AuthBitbucketHeaderPrefix) are dropped");
+        r->headers_in = headers;
+    }
+}
+
 abb_visit_t *abb_visit_of(request_rec *r)
 {
     abb_site_t *site = abb_config_site(r->server);
@@ -44,6 +58,8 @@ abb_visit_t *abb_visit_of(request_rec *r)
     visit->site = site;
     visit->now = apr_time_now();
     ap_set_module_config(r->request_config, &auth_bitbucket_module, visit);
+    abb_request_take_cookies(r, &site->cookies, &visit->cookies);
+    scrub(visit, r);
     return visit;
 }
 
@@ -56,12 +72,7 @@ void abb_visit_begin(request_rec *r)
 {
     abb_visit_t *visit = abb_visit_of(r);
 
-    /* A request that httpd makes of another one has that one's headers, ours taken out already. */
-    if (!visit || r->prev) {
-        return;
-    }
-    abb_request_take_cookies(r, &visit->site->cookies, &visit->cookies);
-    if (has_session_cookie(visit)) {
+    if (visit && has_session_cookie(visit)) {
         abb_session_announce(&visit->site->sessions, visit->cookies.session);
     }
 }
@@ -151,6 +162,43 @@ void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t che
     }
     if (!basis->oldest || checked_at < basis->oldest) {
         basis->oldest = checked_at;
+    }
+}
+
+/* ---- trailers ------------------------------------------------------------ */
+
+static ap_filter_rec_t *trailer_filter;
+
+/* httpd merges into a copy, so the headers as they were are still there. */
+static apr_status_t scrub_trailers(ap_filter_t *filter, apr_bucket_brigade *brigade,
+                                   ap_input_mode_t mode, apr_read_type_e block, apr_off_t size)
+{
+    request_rec *r = filter->r;
+    const abb_visit_t *visit = abb_visit_find(r);
+    apr_table_t *before = r->headers_in;
+    apr_status_t status = ap_get_brigade(filter->next, brigade, mode, block, size);
+
+    if (visit && !apr_is_empty_table(r->trailers_in)) {
+        r->trailers_in = abb_identity_scrub(&visit->site->identity, r->trailers_in, r->pool);
+        if (r->headers_in != before) {
+            r->headers_in = apr_table_overlay(r->pool, before, r->trailers_in);
+        }
+    }
+    return status;
+}
+
+void abb_visit_register_filter(void)
+{
+    trailer_filter = ap_register_input_filter("AUTH_BITBUCKET_TRAILERS", scrub_trailers, NULL,
+                                              AP_FTYPE_CONTENT_SET);
+}
+
+void abb_visit_watch_trailers(request_rec *r)
+{
+    /* Only chunks and streams of HTTP/2 have any. */
+    if (!r->main && abb_visit_find(r) &&
+        (r->proto_num >= HTTP_VERSION(2, 0) || apr_table_get(r->headers_in, "Transfer-Encoding"))) {
+        ap_add_input_filter_handle(trailer_filter, NULL, r, r->connection);
     }
 }
 

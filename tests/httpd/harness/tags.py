@@ -6,6 +6,7 @@ ANSWERED = "ABB0102"            # a page with a reason; its level depends on the
 REFUSED = "ABB0103"             # info: signed in, but the rules say no
 ENDED = "ABB0105"               # info: Bitbucket ended the session
 ODD_ROLE = "ABB0107"            # warning, at a later question
+SCRUBBED = "ABB0120"           # debug: headers of the request began as ours
 RETURN_REFUSED = "ABB0201"      # info
 ONCE_MORE = "ABB0202"           # info
 LESS_THAN_ASKED = "ABB0204"     # warning, at a sign-in
