@@ -23,6 +23,7 @@
 #include "abb_background.h"
 #include "abb_config.h"
 #include "abb_endpoints.h"
+#include "abb_interface.h"
 #include "abb_log.h"
 #include "abb_memory.h"
 #include "abb_reply.h"
@@ -201,6 +202,7 @@ static void register_hooks(apr_pool_t *p)
     abb_visit_register_filter();
 
     abb_rules_register(p);
+    abb_interface_register();
 }
 
 module AP_MODULE_DECLARE_DATA auth_bitbucket_module = {

@@ -13,7 +13,7 @@ floor_of() {
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
     login | recheck | config | refusal | news | draft) echo 4 ;;
     visit | memory | background) echo 5 ;;
-    ask | preserve) echo 6 ;;
+    ask | interface | preserve) echo 6 ;;
     authn | rules | callback) echo 7 ;;
     endpoints) echo 8 ;;
     mod_auth_bitbucket) echo 9 ;;
@@ -24,6 +24,8 @@ floor_of() {
 # The room a file belongs to; some rooms have several files.
 room_of() {
     name=$(basename "$1")
+    # The public header is the door of the room that keeps what it promises.
+    [ "$name" != mod_auth_bitbucket.h ] || name=abb_interface.h
     name=${name%.[ch]}
     name=${name#abb_}
     case $name in
