@@ -47,12 +47,13 @@ def test_it_says_who_it_is(start_server, browser, module, clock):
         place("team", "Require bitbucket-workspace globex"),
         place("strangers", WHO, "AuthBitbucketUnauthenticated pass", "Require all granted"),
         place("ruled-strangers", WHO, "AuthBitbucketUnauthenticated pass", "Require expr true"),
-        place("open", WHO, auth=False)]))
+        place("open", WHO, auth=False), "ErrorDocument 403 /open/x"]))
     start_server(host, clock=clock, main=f"LoadModule example_who_module {module}\nAuthBitbucketSessionTimeout 1h 8h\n")
     for path in ("/strangers/x", "/ruled-strangers/x", "/open/x"):
         assert browser.get(host.url(path)).text == "nobody\n"
     browser.sign_in(host.url("/who/page.html"), "zoe")
-    assert browser.get(host.url("/team/page.html")).status == 403
+    refused = browser.get(host.url("/team/page.html"))
+    assert refused.status == 403 and refused.text == "nobody\n"
     clock.advance(120)
     seen = lines_of(browser.get(host.url("/who/page.html")))
     zoe = account("zoe")
