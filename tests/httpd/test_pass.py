@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,6 +328,36 @@ def test_trailers_become_no_headers_of_ours(start_server, browser, merge, path):
     uuid = "-" if path.startswith("/open") else uuid_of("mark")
     merged = "mine" if merge == "On" else "-"
     assert Path(server.root / "logs" / "trailers.log").read_text() == f"{uuid}|-|{merged}|-|-|mine\n"
+
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def packed(*pairs: tuple[bytes, bytes]) -> bytes:
+    """HPACK without any packing: literals that are not indexed, RFC 7541 section 6.2.2."""
+    return b"".join(b"\0" + bytes([len(name)]) + name + bytes([len(value)]) + value for name, value in pairs)
+
+
+@pytest.mark.parametrize("length", [[(b"content-length", b"3")], []])
+def test_trailers_of_http2(start_server, length):
+    """They come behind any body, without chunks."""
+    log = "%{X-Bitbucket-Uuid}i %{X-Bitbucket-Uuid}^ti %{X_Bitbucket_Uuid}i %{X-Plain}i %{X-Plain}^ti"
+    host = VirtualHost("\n".join(["Protocols h2c http/1.1", f'CustomLog logs/trailers.log "{log}"', "MergeTrailers On",
+                                  place("open", auth=False)]))
+    server = start_server(host, mpm="event", main=HTTP2 + "\n")
+    request = packed((b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/open/env.cgi"), (b":authority", b"localhost"), *length)
+    trailers = packed((b"x-bitbucket-uuid", b"evil"), (b"x_bitbucket_uuid", b"evil"), (b"x-plain", b"kept"))
+    with socket.create_connection(("127.0.0.1", host.port), 20) as wire:
+        wire.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"") + frame(1, 4, 1, request) +
+                     frame(0, 0, 1, b"abc") + frame(1, 5, 1, trailers))
+        for _ in range(100):
+            seen = (server.root / "logs" / "trailers.log").read_text()
+            if seen:
+                break
+            time.sleep(0.1)
+    assert seen.split() == ["-", "-", "-", "kept", "kept"]
 
 
 # -- encodings
