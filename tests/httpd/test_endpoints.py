@@ -138,10 +138,13 @@ def test_a_public_address_behind_a_tls_terminator(start_server, browser, simulat
     """httpd speaks http, the world sees https: the absolute callback says so."""
     host = VirtualHost(place("any", "Require valid-user"), callback="https://wiki.example.test/bitbucket/callback")
     start_server(host)
-    first = browser.get(host.url("/any/page.html"))
-    assert first.location_query["redirect_uri"] == "https://wiki.example.test/bitbucket/callback"
-    ticket, = first.tickets
-    assert ticket.name.startswith("__Host-") and "secure" in ticket.attributes
+    detour = browser.get(host.url("/any/page.html"))
+    assert detour.location == "https://wiki.example.test/bitbucket/login?return=%2Fany%2Fpage.html", "a name of the inside"
+    for first in (browser.get(host.url("/any/page.html"), {**NAVIGATION, "Host": "wiki.example.test"}),
+                  browser.get(host.url("/bitbucket/login?return=/any/page.html"))):
+        assert first.location_query["redirect_uri"] == "https://wiki.example.test/bitbucket/callback"
+        ticket, = first.tickets
+        assert ticket.name.startswith("__Host-") and "secure" in ticket.attributes
 
 
 def test_a_host_without_settings_has_no_endpoints(start_server, browser):
