@@ -16,7 +16,6 @@ from harness.fixtures import lasting, wanted_mpms
 from harness.server import Server
 from harness.simulator import permission_route, uuid_of
 
-pytestmark = pytest.mark.alone
 
 ROUTES = ("token", "user", "emails", "permission")
 SECONDS = 2     # AuthBitbucketHTTPTimeout 1s 2s

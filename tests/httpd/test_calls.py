@@ -10,7 +10,6 @@ import pytest
 from harness.config import VirtualHost, place
 from harness.simulator import permission_route, short_name
 
-pytestmark = pytest.mark.alone
 
 WORKSPACES_MAX = 8
 

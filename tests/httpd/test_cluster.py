@@ -18,7 +18,6 @@ from harness.config import VirtualHost, free_port, modules_directory, place
 from harness.server import SANITIZED, Server
 from harness.simulator import account
 
-pytestmark = pytest.mark.alone
 
 KEY = "session-key-of-all-nodes-0123456789abcdef"
 PLACES = "\n".join([place("any", "Require valid-user"), place("team", "Require bitbucket-workspace acme"),

@@ -11,8 +11,6 @@ from harness.client import TIMEOUT
 from harness.config import VirtualHost, place
 from harness.simulator import account
 
-pytestmark = pytest.mark.alone
-
 
 class Kept:
     """One connection to a host for several requests. Fails when httpd closes it in between."""

@@ -32,7 +32,6 @@ from harness.server import SANITIZED, Server
 from harness.simulator import Simulator, permission_route, short_name, uuid_of
 from test_cluster import redis, start_cache, start_cluster  # noqa: F401
 
-pytestmark = pytest.mark.alone
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 SOFT, HARD, REFUSAL = 5 * MINUTE, HOUR, 15
@@ -465,6 +464,7 @@ def assert_nobody_waited(quick: list[float], slow: list[float]) -> None:
     assert max(slow) < AT_ONCE, tell
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("path", ["/either/page.html", "/one-line/page.html"])
 def test_members_of_the_second_never_wait_because_of_the_first(start_server, clock, browser, simulator, path):
     """Beyond the hard age of the first answers, too: what a request has rested on is renewed with the rest."""
@@ -573,6 +573,7 @@ def test_remote_user_may_be_an_address_that_changes(house, browser, simulator, r
 PEOPLE = ["mark", "olivia", "priya", "zoe"]
 
 
+@pytest.mark.alone
 def test_nobody_waits_for_a_slow_bitbucket(start_server, clock, new_browser, simulator, mpm):
     host = VirtualHost(PLACES)
     server = start_server(host, mpm=mpm, clock=clock)
@@ -759,6 +760,7 @@ SESSIONS_OF_ONE, IDLE = 20, 5
 LIMIT, LIMIT_OF_SESSION = 1000, 48
 
 
+@pytest.mark.alone
 def test_an_hour_of_work_stays_within_the_limit(start_server, clock, new_browser, simulator, capsys):
     """A request each minute by each of 100 sessions: five people with 20 each, which nobody has, remain below
     Bitbucket's 1,000 an hour for each, and the simulator counts along."""
@@ -924,6 +926,7 @@ def limit_connections(server: Server) -> None:
     server.reload(signal.SIGUSR1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["SIGUSR1", "SIGHUP", "SIGTERM"])
 def test_children_end_with_jobs_under_way(start_server, clock, new_browser, simulator, logs, mpm, how):
     """Within a second of what they take without any."""
@@ -956,6 +959,7 @@ def test_children_end_with_jobs_under_way(start_server, clock, new_browser, simu
     assert logs.lines(tags.ENDED) == []
 
 
+@pytest.mark.alone
 @pytest.mark.only_mpms("worker", "prefork")
 def test_children_of_one_connection_end_with_jobs_under_way(start_server, clock, new_browser, simulator, logs, mpm):
     """MaxConnectionsPerChild 1: each request is its child's last. Within a second of what it takes without jobs.

@@ -27,7 +27,6 @@ from harness.server import Server
 from harness.simulator import account, permission_route, short_name
 from test_bitbucket_faults import SLOW, UNUSABLE, as_json
 
-pytestmark = pytest.mark.alone
 
 MINUTE, HOUR = 60, 3600
 DUE = 6 * MINUTE            # beyond soft
@@ -1075,6 +1074,7 @@ class Onslaught:
         self._pool.shutdown()
 
 
+@pytest.mark.alone
 def test_fresh_sessions_are_served_as_fast_as_ever_while_hundreds_cannot_sign_in(start_server, clock, signed_in,
                                                                                  on_the_way_back, simulator, logs, capsys):
     """Bitbucket hangs and a child's places are taken, in turns with quiet: each time is held
@@ -1109,6 +1109,7 @@ def test_fresh_sessions_are_served_as_fast_as_ever_while_hundreds_cannot_sign_in
     assert statistics.median(ratios) >= 0.9, ratios
 
 
+@pytest.mark.alone
 def test_strangers_are_redirected_as_fast_as_ever(start_server, clock, cable, new_browser, on_the_way_back, simulator, logs):
     """While Bitbucket refuses connections, before and after the breaker has opened."""
     logs.expect(tags.ANSWERED)

@@ -8,7 +8,6 @@ from harness import tags
 from harness.client import SCRIPT
 from harness.config import VirtualHost, place
 
-pytestmark = pytest.mark.alone
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
