@@ -63,7 +63,8 @@ def run(directory: Path, asks: list[Ask]) -> list[Ask]:
             command += ["--header", f"{name}: {value}"]
         command.append(ask.url)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    # 92: httpd resets a stream whose body nobody read, behind the answer; what was answered is judged below.
+    assert done.returncode in (0, 92), done.stderr
     for line in done.stdout.splitlines():
         number, status, version, connects = line.split()
         ask = asks[int(number)]
