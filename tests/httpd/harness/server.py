@@ -185,6 +185,14 @@ class Server:
                  if path.exists()]
         return "\n".join("\n".join(text.splitlines()[-lines:]) for text in texts)
 
+    def await_in_log(self, name: str, text: str, seconds: float = 10) -> str:
+        """The log's content once `text` stands in it: httpd writes a request's line after the answer."""
+        deadline = time.monotonic() + seconds
+        while text not in (content := (self.root / "logs" / name).read_text()):
+            assert time.monotonic() < deadline, f"{text!r} never came into {name}:\n{content}"
+            time.sleep(0.02)
+        return content
+
     def reload(self, how: signal.Signals = signal.SIGUSR1) -> None:
         """SIGUSR1 is graceful, SIGHUP restart."""
         starts = self._starts()
