@@ -89,34 +89,30 @@ typedef struct {
     int threads;
 } shared_t;
 
-/* What seals and opens handovers, at a hub and at a site that has one. */
-static apr_status_t start_hub(abb_site_t *site, apr_pool_t *pchild)
+/* Keys derived for tickets, and for handovers at a hub and at a site that has one. */
+static apr_status_t create_sealers(abb_site_t *site, apr_pool_t *pchild)
 {
-    apr_status_t status = APR_SUCCESS;
+    const abb_crypto_keyring_t *ring = site->sessions.keyring;
+    const char *audience = site->sessions.audience;
+    apr_status_t status = abb_ticket_create_sealer(&site->tickets, ring, audience, pchild, NULL);
 
-    for (int i = 0; site->served && i < site->served->nelts && status == APR_SUCCESS; ++i) {
-        abb_hub_site_t *served = &APR_ARRAY_IDX(site->served, i, abb_hub_site_t);
-
-        status = abb_hub_create_sealer(&served->handovers, site->sessions.keyring, served->audience,
-                                       pchild, NULL);
+    if (status == APR_SUCCESS && site->served) {
+        status = abb_hub_create_sealers(site->served, ring, pchild, NULL);
     }
-    return status != APR_SUCCESS || !site->mark
-               ? status
-               : abb_hub_create_sealer(&site->handovers, site->sessions.keyring,
-                                       site->sessions.audience, pchild, NULL);
+    if (status == APR_SUCCESS && site->mark) {
+        status = abb_hub_create_sealer(&site->handovers, ring, audience, pchild, NULL);
+    }
+    return status;
 }
 
-/* What each child has of its own at a site: connections, names, keys derived for tickets. */
+/* What each child has of its own at a site: connections, names, derived keys. */
 static apr_status_t start_site(abb_site_t *site, const shared_t *shared, apr_pool_t *pchild)
 {
     site->bitbucket.http = shared->http;
     site->sessions.names = shared->names;
     site->background = shared->background;
     site->gate_limits = abb_gate_limits(site->max_logins, shared->processes, shared->threads);
-    apr_status_t status = abb_ticket_create_sealer(&site->tickets, site->sessions.keyring,
-                                                   site->sessions.audience, pchild, NULL);
-
-    return status == APR_SUCCESS ? start_hub(site, pchild) : status;
+    return create_sealers(site, pchild);
 }
 
 static apr_status_t start_sites(server_rec *s, const shared_t *shared, apr_pool_t *pchild)

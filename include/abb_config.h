@@ -132,8 +132,8 @@ extern const command_rec abb_config_commands[];
 void abb_config_add_workspace(server_rec *s, const char *workspace);
 
 /*
- * Note a scope that a line needs, unless the line stands in .htaccess; what: the
- * directive, with its keyword. scope NULL: none.
+ * Note a scope that a line of the configuration needs; not for .htaccess, whose lines
+ * live no longer than a request. what: the directive, with its keyword.
  */
 void abb_config_need_scope(cmd_parms *cmd, const char *scope, const char *what);
 

@@ -1,5 +1,5 @@
 /*
- * endpoints (floor 8): login, logout, userinfo, and the callback's turn.
+ * endpoints (floor 8): login, logout, userinfo, and the turns of callback and kept form.
  *
  * Answered before rewriting, proxying or content can get at them, and before
  * any access rule: each does its own checks.

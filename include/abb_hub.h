@@ -41,6 +41,10 @@ typedef struct abb_hub_site_t {
 apr_status_t abb_hub_create_sealer(abb_crypto_sealer_t **sealer, const abb_crypto_keyring_t *ring,
                                    const char *audience, apr_pool_t *p, abb_error_t *err);
 
+/* The same for each site that a hub serves (abb_hub_site_t). */
+apr_status_t abb_hub_create_sealers(apr_array_header_t *sites, const abb_crypto_keyring_t *ring,
+                                    apr_pool_t *p, abb_error_t *err);
+
 /* What a site with this hash of its audience puts behind its states. Lifetime: p. */
 const char *abb_hub_mark(const unsigned char *audience_hash, apr_pool_t *p);
 

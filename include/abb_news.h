@@ -24,8 +24,13 @@ void abb_news_odd(server_rec *s, abb_traffic_t *traffic, const char *account, co
 /* A slug is another's now: once a minute. NULL: nothing. */
 void abb_news_alarm(server_rec *s, abb_traffic_t *traffic, const char *alarm);
 
-/* Somebody signed in without a scope that the configuration needs, see abb_config_need_t: once an hour. */
-void abb_news_scope(server_rec *s, abb_traffic_t *traffic, const char *scope, const char *why);
+/*
+ * Somebody signed in without scopes that the configuration needs: once an hour. missing:
+ * "'email', which Require bitbucket-email (...) needs"; labels: "'Account: Email'", what is to
+ * be ticked for them. Several are joined by ", nor " and " and ". NULL: nothing.
+ */
+void abb_news_scopes(server_rec *s, abb_traffic_t *traffic, const char *missing,
+                     const char *labels);
 
 /* Somebody was not let wait for Bitbucket: once a minute. */
 void abb_news_crowd(server_rec *s, abb_traffic_t *traffic, int limit);

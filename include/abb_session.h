@@ -42,6 +42,17 @@ typedef struct abb_sessions_t {
     apr_interval_time_t absolute_timeout;
 } abb_sessions_t;
 
+/* What a record of the store is: the first byte of what its key is the hash of. */
+typedef enum {
+    ABB_SESSION_KIND = 'S',
+    /* A completed sign-in, see abb_session_spend_attempt. */
+    ABB_SESSION_KIND_ATTEMPT = 'A',
+    /* A slug's uuid, see abb_session_pin. */
+    ABB_SESSION_KIND_PIN = 'P',
+    /* A form, see abb_draft.h. */
+    ABB_SESSION_KIND_FORM = 'F',
+} abb_session_kind_t;
+
 /* A session as a request sees it. Lifetime: the pool it was found in. */
 typedef struct abb_session_t {
     abb_record_t record;
@@ -130,6 +141,14 @@ apr_status_t abb_session_replace(const abb_sessions_t *sessions, abb_session_t *
 /* End a session. Errors: APR_NOTFOUND; ABB_ESTORE. */
 apr_status_t abb_session_drop(const abb_sessions_t *sessions, const abb_session_t *session,
                               abb_error_t *err);
+
+/*
+ * The store's key of a record of this kind at this site: a hash of its id, no way back.
+ * Errors: ABB_ECRYPTO.
+ */
+apr_status_t abb_session_find_key(const abb_sessions_t *sessions, abb_session_kind_t kind,
+                                  const void *id, apr_size_t id_size, abb_store_key_t *key,
+                                  abb_error_t *err);
 
 /*
  * A proof that a form came from a page shown to this session: only who knows

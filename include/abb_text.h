@@ -54,6 +54,12 @@ apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_p
                                   abb_error_t *err);
 
 /*
+ * Where the host of an origin ("https://wiki.example.com:8443") begins; *length:
+ * its bytes, those of an IPv6 address with its brackets. Source: RFC 6454 section 6.2.
+ */
+const char *abb_text_origin_host(const char *origin, apr_size_t *length);
+
+/*
  * Accept an address that a browser may be sent to on this site, as a path with
  * optional query. `text` is such a path, or starts with exactly `origin`
  * ("https://wiki.example.com", may be NULL). A positive grammar: one leading

@@ -13,6 +13,9 @@
 #include "abb_recheck.h"
 #include "abb_refusal.h"
 
+/* What AuthType says, and the auth type of a request that is somebody's. */
+#define ABB_AUTH_TYPE "Bitbucket"
+
 /* The answers of Bitbucket that a decision rests on. */
 typedef struct abb_visit_basis_t {
     /* Rows, each once, all of them: `first` while they fit there. */
@@ -92,6 +95,12 @@ void abb_visit_watch_trailers(request_rec *r);
 
 /* The visit of a request if there is one already, else NULL. */
 abb_visit_t *abb_visit_find(request_rec *r);
+
+/*
+ * The same of a request that goes on as somebody whom this module knows, with the
+ * session; else NULL. Strangers who were let on to the rules are nobody.
+ */
+abb_visit_t *abb_visit_find_identified(request_rec *r);
 
 /*
  * Look for the session of the request's cookie.

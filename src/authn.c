@@ -17,7 +17,6 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
-#define AUTH_TYPE "Bitbucket"
 /*
  * How often a refusal may be looked at again. Each time some of the rows that it rests on become
  * new, and a rule may be reached that rests on others.
@@ -30,7 +29,7 @@ static int is_ours(request_rec *r)
 {
     const char *type = ap_auth_type(r);
 
-    return type && (strcmp(type, AUTH_TYPE) == 0 || ap_cstr_casecmp(type, AUTH_TYPE) == 0);
+    return type && (strcmp(type, ABB_AUTH_TYPE) == 0 || ap_cstr_casecmp(type, ABB_AUTH_TYPE) == 0);
 }
 
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
@@ -138,7 +137,7 @@ static int identify(abb_visit_t *visit, request_rec *r)
         return 0;
     }
     r->user = (char *)user;
-    r->ap_auth_type = (char *)AUTH_TYPE;
+    r->ap_auth_type = (char *)ABB_AUTH_TYPE;
     if (place.pass & ABB_PASS_VARIABLES) {
         abb_identity_set_variables(r->subprocess_env, record, r->pool);
     }
@@ -391,12 +390,6 @@ int abb_authn_begin(request_rec *r)
     return DECLINED;
 }
 
-/* The request goes on as somebody whom this module knows. */
-static int is_identified(const request_rec *r)
-{
-    return r->user && r->ap_auth_type && strcmp(r->ap_auth_type, AUTH_TYPE) == 0;
-}
-
 /*
  * Where httpd redirects internally within one place, it copies the user and does
  * not ask who it is again; the application behind needs the variables all the same.
@@ -405,13 +398,11 @@ static void restore_identity(request_rec *r)
 {
     const abb_visit_t *visit;
 
-    if ((!r->prev && !r->main) || !is_identified(r) ||
-        !(abb_config_place(r).pass & ABB_PASS_VARIABLES) ||
+    if ((!r->prev && !r->main) || !(abb_config_place(r).pass & ABB_PASS_VARIABLES) ||
         apr_table_get(r->subprocess_env, "BITBUCKET_UUID")) {
         return;
     }
-    visit = abb_visit_find(r);
-    if (visit && visit->session) {
+    if ((visit = abb_visit_find_identified(r))) {
         abb_identity_set_variables(r->subprocess_env, &visit->session->record, r->pool);
         if (visit->stale) {
             tell_stale(visit, r);
@@ -447,14 +438,15 @@ static void adopt_identity(request_rec *r)
 static void pass_headers(request_rec *r)
 {
     abb_visit_t *visit = abb_visit_find(r);
-    int is_wanted = visit && visit->session && is_identified(r) &&
+    int is_wanted = visit && visit == abb_visit_find_identified(r) &&
                     (abb_config_place(r).pass & ABB_PASS_HEADERS);
+    apr_table_t *headers;
 
     if (!is_wanted && !(visit && visit->has_headers)) {
         return;
     }
-    r->headers_in =
-        apr_table_copy(r->pool, abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool));
+    headers = abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool);
+    r->headers_in = headers == r->headers_in ? apr_table_copy(r->pool, headers) : headers;
     if (is_wanted) {
         abb_identity_add_headers(r->headers_in, &visit->site->identity, &visit->session->record,
                                  visit->stale, r->pool);

@@ -157,14 +157,20 @@ static int is_in_a_loop(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 static void tell_of_missing_scopes(const abb_visit_t *visit, request_rec *r, const char *granted)
 {
     const apr_array_header_t *needs = visit->site->needs;
+    const char *missing = NULL;
+    const char *labels = NULL;
 
     for (int i = 0; granted && i < needs->nelts; ++i) {
         const abb_config_need_t *need = &APR_ARRAY_IDX(needs, i, abb_config_need_t);
 
         if (!abb_account_has_scope(granted, need->scope)) {
-            abb_news_scope(r->server, visit->site->bitbucket.traffic, need->scope, need->why);
+            missing = apr_pstrcat(r->pool, missing ? missing : "", missing ? ", nor '" : "'",
+                                  need->scope, "', which ", need->why, " needs", NULL);
+            labels = apr_pstrcat(r->pool, labels ? labels : "", labels ? " and '" : "'",
+                                 abb_account_scope_label(need->scope), "'", NULL);
         }
     }
+    abb_news_scopes(r->server, visit->site->bitbucket.traffic, missing, labels);
 }
 
 static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
@@ -214,7 +220,7 @@ static apr_status_t use_code(abb_visit_t *visit, request_rec *r,
                ? abb_login_finish(&login, callback, ticket, visit->site->workspaces, apr_time_now(),
                                   result, r->pool, err)
                : abb_error_set(err, ABB_EATTEMPT,
-                               "another request came with the same code at the same time");
+                               "another request has already sent the code of this sign-in");
 }
 
 static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *callback,

@@ -266,7 +266,8 @@ static const char *check_callback_path(cmd_parms *cmd, const char *value, const 
                      "has no path that a callback can have: write for instance "
                      "https://wiki.example.com/bitbucket/callback or /bitbucket/callback");
     }
-    if (!strcmp(name, "/login") || !strcmp(name, "/logout") || !strcmp(name, "/userinfo")) {
+    if (!strcmp(name, "/login") || !strcmp(name, "/logout") || !strcmp(name, "/userinfo") ||
+        !strcmp(name, "/kept-form")) {
         return fault(cmd, value, "ends in a name that another endpoint of the module has");
     }
     return NULL;
@@ -726,8 +727,9 @@ static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *
                      "is no attribute: allowed are username, email, uuid, account_id and nickname");
     }
     ((directory_config_t *)directory)->remote_user = value;
-    abb_config_need_scope(cmd, strcmp(value, "email") == 0 ? "email" : NULL,
-                          "AuthBitbucketRemoteUser email");
+    if (strcmp(value, "email") == 0 && !ap_check_cmd_context(cmd, NOT_IN_HTACCESS)) {
+        abb_config_need_scope(cmd, "email", "AuthBitbucketRemoteUser email");
+    }
     return NULL;
 }
 

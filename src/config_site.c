@@ -10,6 +10,7 @@
 
 #include "abb_log.h"
 #include "abb_secret.h"
+#include "abb_text.h"
 #include "config_internal.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -62,14 +63,11 @@ void abb_config_add_workspace(server_rec *s, const char *workspace)
 
 void abb_config_need_scope(cmd_parms *cmd, const char *scope, const char *what)
 {
-    abb_config_need_t *need;
+    abb_config_need_t *need = apr_array_push(make_config_of(cmd->server)->needs);
 
-    if (scope && !ap_check_cmd_context(cmd, NOT_IN_HTACCESS)) {
-        need = apr_array_push(make_config_of(cmd->server)->needs);
-        need->scope = scope;
-        need->why = apr_psprintf(cmd->pool, "%s (%s:%d)", what, cmd->directive->filename,
-                                 cmd->directive->line_num);
-    }
+    need->scope = scope;
+    need->why = apr_psprintf(cmd->pool, "%s (%s:%d)", what, cmd->directive->filename,
+                             cmd->directive->line_num);
 }
 
 abb_site_t *abb_config_site(server_rec *s)
@@ -244,9 +242,11 @@ static int settle_secret(const settling_t *settling, abb_site_t *site)
 
 /* ---- addresses ----------------------------------------------------------- */
 
+/* 0: that of the scheme. */
 static apr_port_t server_port(const server_rec *s)
 {
-    if (s->port) {
+    /* "ServerName https://wiki.example.com" is the public address, whatever httpd listens to. */
+    if (s->port || s->server_scheme) {
         return s->port;
     }
     if (s->addrs && s->addrs->host_port) {
@@ -369,8 +369,8 @@ static int ends_in(const char *text, apr_size_t length, const char *end)
 /* Names below localhost lead to this machine, too. Source: RFC 6761 section 6.3. */
 static int is_loopback_origin(const char *origin)
 {
-    const char *host = strstr(origin, "://") + 3;
-    apr_size_t length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    apr_size_t length;
+    const char *host = abb_text_origin_host(origin, &length);
 
     return (length == 9 && strncmp(host, "localhost", 9) == 0) ||
            ends_in(host, length, ".localhost") ||
@@ -408,8 +408,8 @@ static void settle_identity(const settling_t *settling, abb_site_t *site)
 
 static int is_within_domain(const char *origin, const char *domain)
 {
-    const char *host = strstr(origin, "://") + 3;
-    apr_size_t host_length = strcspn(host, ":");
+    apr_size_t host_length;
+    const char *host = abb_text_origin_host(origin, &host_length);
     apr_size_t domain_length = strlen(domain);
     const char *end = host + host_length - domain_length;
 

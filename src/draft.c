@@ -16,8 +16,6 @@
 #include "abb_text.h"
 
 #define PURPOSE "draft"
-/* Sessions, attempts and pins have S, A and P. */
-#define KIND (unsigned char)'F'
 #define BADGE_FIXED_SIZE (ABB_DRAFT_ID_SIZE + 8)
 #define NUMBER_BYTES ((ABB_DRAFT_NUMBER_SIZE - 1) / 2)
 /* Somebody else who puts at the same time may be in the way, but not for ever. */
@@ -138,11 +136,8 @@ int abb_draft_is_form_token(const abb_draft_badge_t *badge, const char *token, a
 static apr_status_t find_key(const abb_sessions_t *sessions, const abb_draft_badge_t *badge,
                              abb_store_key_t *key, abb_error_t *err)
 {
-    unsigned char realm[1 + sizeof(sessions->audience_hash)];
-
-    realm[0] = KIND;
-    memcpy(realm + 1, sessions->audience_hash, sizeof(sessions->audience_hash));
-    return abb_crypto_hash(realm, sizeof(realm), badge->id, sizeof(badge->id), key->bytes, err);
+    return abb_session_find_key(sessions, ABB_SESSION_KIND_FORM, badge->id, sizeof(badge->id), key,
+                                err);
 }
 
 static abb_crypto_context_t context_of(const abb_sessions_t *sessions,

@@ -1,4 +1,4 @@
-/* endpoints (floor 8): login, callback, logout, userinfo. See abb_endpoints.h. */
+/* endpoints (floor 8): login, logout, userinfo, and who answers the rest. See abb_endpoints.h. */
 #include "abb_endpoints.h"
 
 #include <apr_strings.h>

@@ -19,6 +19,19 @@ apr_status_t abb_hub_create_sealer(abb_crypto_sealer_t **sealer, const abb_crypt
     return abb_crypto_sealer_create(sealer, ring, PURPOSE, audience, p, err);
 }
 
+apr_status_t abb_hub_create_sealers(apr_array_header_t *sites, const abb_crypto_keyring_t *ring,
+                                    apr_pool_t *p, abb_error_t *err)
+{
+    apr_status_t status = APR_SUCCESS;
+
+    for (int i = 0; i < sites->nelts && status == APR_SUCCESS; ++i) {
+        abb_hub_site_t *site = &APR_ARRAY_IDX(sites, i, abb_hub_site_t);
+
+        status = abb_hub_create_sealer(&site->handovers, ring, site->audience, p, err);
+    }
+    return status;
+}
+
 /* ---- the mark ------------------------------------------------------------ */
 
 const char *abb_hub_mark(const unsigned char *audience_hash, apr_pool_t *p)

@@ -4,8 +4,6 @@
 #include "abb_visit.h"
 #include "mod_auth_bitbucket.h"
 
-#define AUTH_TYPE "Bitbucket"
-
 static const bitbucket_row_t *row_of(const abb_grant_t *grant, apr_pool_t *p)
 {
     bitbucket_row_t *row = apr_pcalloc(p, sizeof(*row));
@@ -55,17 +53,11 @@ static const bitbucket_account_t *account_of(const abb_session_t *session, apr_p
     return account;
 }
 
-/* A stranger who is let on to the rules has a name of no letters. */
-static int is_somebody(const request_rec *r)
-{
-    return r->user && *r->user && r->ap_auth_type && strcmp(r->ap_auth_type, AUTH_TYPE) == 0;
-}
-
 static const bitbucket_account_t *bitbucket_account_of(request_rec *r)
 {
-    const abb_visit_t *visit = is_somebody(r) ? abb_visit_find(r) : NULL;
+    const abb_visit_t *visit = abb_visit_find_identified(r);
 
-    return visit && visit->session ? account_of(visit->session, r->pool) : NULL;
+    return visit ? account_of(visit->session, r->pool) : NULL;
 }
 
 void abb_interface_register(void)

@@ -3,7 +3,6 @@
 
 #include <http_log.h>
 
-#include "abb_account.h"
 #include "abb_log.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -75,14 +74,15 @@ void abb_news_alarm(server_rec *s, abb_traffic_t *traffic, const char *alarm)
     }
 }
 
-void abb_news_scope(server_rec *s, abb_traffic_t *traffic, const char *scope, const char *why)
+void abb_news_scopes(server_rec *s, abb_traffic_t *traffic, const char *missing, const char *labels)
 {
-    if (abb_traffic_may_tell(traffic, ABB_TRAFFIC_TOLD_SCOPE, CHANGE_INTERVAL, apr_time_now())) {
+    if (missing &&
+        abb_traffic_may_tell(traffic, ABB_TRAFFIC_TOLD_SCOPE, CHANGE_INTERVAL, apr_time_now())) {
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s,
-                     ABB_LOGNO(0309) "Bitbucket does not grant the scope '%s', which %s needs: "
-                                     "tick '%s' in the OAuth client at Bitbucket; who is signed in "
-                                     "must sign in again then",
-                     scope, why, abb_account_scope_label(scope));
+                     ABB_LOGNO(0309) "Bitbucket does not grant the scope %s: tick %s in the OAuth "
+                                     "client at Bitbucket; who is signed in must sign in again "
+                                     "then",
+                     missing, labels);
     }
 }
 

@@ -324,8 +324,8 @@ const char *abb_request_return_path(request_rec *r, const char *origin)
 
 int abb_request_is_for(request_rec *r, const char *origin)
 {
-    const char *host = strstr(origin, "://") + 3;
-    apr_size_t length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    apr_size_t length;
+    const char *host = abb_text_origin_host(origin, &length);
 
     if (!r->hostname || !*r->hostname) {
         return 1;

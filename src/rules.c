@@ -114,8 +114,10 @@ static const char *parse_line(cmd_parms *cmd, const kind_t *kind, const char *ar
     if (line->compiled) {
         announce_rows(cmd, kind, line);
     }
-    abb_config_need_scope(cmd, kind->scope,
-                          apr_pstrcat(cmd->pool, "Require ", kind->keyword, NULL));
+    if (kind->scope && line->is_lasting) {
+        abb_config_need_scope(cmd, kind->scope,
+                              apr_pstrcat(cmd->pool, "Require ", kind->keyword, NULL));
+    }
     *parsed = line;
     return NULL;
 }

@@ -10,11 +10,6 @@
 /* Bytes of the audience's hash that go into a key; with an id they fill one SHA-256 block. */
 #define AUDIENCE_PART 16
 
-#define SESSION_KIND "S"
-#define ATTEMPT_KIND "A"
-#define PIN_KIND "P"
-#define KIND_SIZE 1
-
 apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *client_id,
                                       const char *origin, apr_pool_t *p, abb_error_t *err)
 {
@@ -26,14 +21,14 @@ apr_status_t abb_session_set_audience(abb_sessions_t *sessions, const char *clie
 
 /* ---- keys ---------------------------------------------------------------- */
 
-/* The store's key of a session or attempt at this site: a hash, no way back. */
-static apr_status_t find_key(const abb_sessions_t *sessions, const char *kind, const void *id,
-                             apr_size_t id_size, abb_store_key_t *key, abb_error_t *err)
+apr_status_t abb_session_find_key(const abb_sessions_t *sessions, abb_session_kind_t kind,
+                                  const void *id, apr_size_t id_size, abb_store_key_t *key,
+                                  abb_error_t *err)
 {
-    unsigned char realm[KIND_SIZE + AUDIENCE_PART];
+    unsigned char realm[1 + AUDIENCE_PART];
 
-    memcpy(realm, kind, KIND_SIZE);
-    memcpy(realm + KIND_SIZE, sessions->audience_hash, AUDIENCE_PART);
+    realm[0] = (unsigned char)kind;
+    memcpy(realm + 1, sessions->audience_hash, AUDIENCE_PART);
     return abb_crypto_hash(realm, sizeof(realm), id, id_size, key->bytes, err);
 }
 
@@ -51,8 +46,8 @@ typedef struct {
 static apr_status_t complete_name(const abb_sessions_t *sessions, name_t *name, abb_error_t *err)
 {
     static const char digits[] = "0123456789abcdef";
-    apr_status_t status =
-        find_key(sessions, SESSION_KIND, name->id, sizeof(name->id), &name->key, err);
+    apr_status_t status = abb_session_find_key(sessions, ABB_SESSION_KIND, name->id,
+                                               sizeof(name->id), &name->key, err);
 
     if (status != APR_SUCCESS) {
         return status;
@@ -452,7 +447,8 @@ apr_status_t abb_session_spend_attempt(const abb_sessions_t *sessions, const voi
 {
     abb_store_key_t key;
     abb_store_record_t stored;
-    apr_status_t status = find_key(sessions, ATTEMPT_KIND, id, id_size, &key, err);
+    apr_status_t status =
+        abb_session_find_key(sessions, ABB_SESSION_KIND_ATTEMPT, id, id_size, &key, err);
 
     if (status != APR_SUCCESS) {
         return status;
@@ -470,7 +466,8 @@ apr_status_t abb_session_find_attempt(const abb_sessions_t *sessions, const void
 {
     abb_store_key_t key;
     abb_store_record_t stored;
-    apr_status_t status = find_key(sessions, ATTEMPT_KIND, id, id_size, &key, err);
+    apr_status_t status =
+        abb_session_find_key(sessions, ABB_SESSION_KIND_ATTEMPT, id, id_size, &key, err);
 
     if (status == APR_SUCCESS) {
         status = abb_store_get(sessions->store, &key, ABB_STORE_OPEN_PART, now, &stored, p, err);
@@ -530,7 +527,8 @@ apr_status_t abb_session_pin(const abb_sessions_t *sessions, const char *slug, c
                              apr_time_t now, const char **pinned, apr_pool_t *p, abb_error_t *err)
 {
     abb_store_key_t key;
-    apr_status_t status = find_key(sessions, PIN_KIND, slug, strlen(slug), &key, err);
+    apr_status_t status =
+        abb_session_find_key(sessions, ABB_SESSION_KIND_PIN, slug, strlen(slug), &key, err);
 
     if (status == APR_SUCCESS) {
         status = find_pin(sessions, &key, now, pinned, p, err);

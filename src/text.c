@@ -297,6 +297,14 @@ static int is_path(const char *path)
     return 1;
 }
 
+const char *abb_text_origin_host(const char *origin, apr_size_t *length)
+{
+    const char *host = strstr(origin, "://") + 3;
+
+    *length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
+    return host;
+}
+
 const char *abb_text_local_path(const char *text, const char *origin)
 {
     apr_size_t length;

@@ -16,9 +16,48 @@
 #include "abb_text.h"
 
 #define PURPOSE "ticket"
+/* What keeps one kind of cookie from passing for another. */
+#define ATTEMPT_LABEL ""
+#define RECENT_LABEL "recent"
+#define WAYS_LABEL "ways"
 #define FIXED_SIZE (8 + 1 + ABB_TICKET_ID_SIZE)
 /* How far two machines' clocks may differ. */
 #define CLOCK_TOLERANCE apr_time_from_sec(120)
+
+/* ---- sealed texts as values of cookies ------------------------------------ */
+
+static apr_status_t seal_value(abb_crypto_sealer_t *sealer, const char *label, const void *text,
+                               apr_size_t size, const char **value, apr_pool_t *p, abb_error_t *err)
+{
+    unsigned char *sealed;
+    apr_size_t sealed_size;
+    apr_status_t status = abb_crypto_sealer_seal(sealer, label, strlen(label), text, size, &sealed,
+                                                 &sealed_size, p, err);
+
+    if (status == APR_SUCCESS) {
+        *value = abb_text_base64url_encode(sealed, sealed_size, p);
+    }
+    return status;
+}
+
+/* The text of a value; NULL and 0 when there is none or it does not open. */
+static const unsigned char *open_value(const char *value, abb_crypto_sealer_t *sealer,
+                                       const char *label, apr_size_t *size, apr_pool_t *p)
+{
+    unsigned char *sealed;
+    unsigned char *text;
+    apr_size_t sealed_size;
+
+    if (value && abb_text_base64url_decode(value, &sealed, &sealed_size, p) == APR_SUCCESS &&
+        abb_crypto_sealer_open(sealer, label, strlen(label), sealed, sealed_size, &text, size, p,
+                               NULL) == APR_SUCCESS) {
+        return text;
+    }
+    *size = 0;
+    return NULL;
+}
+
+/* ---- attempts ------------------------------------------------------------ */
 
 apr_status_t abb_ticket_init(abb_ticket_t *ticket, int attempt, apr_time_t now, abb_error_t *err)
 {
@@ -78,20 +117,13 @@ apr_status_t abb_ticket_encode(const abb_ticket_t *ticket, abb_crypto_sealer_t *
     apr_size_t size = FIXED_SIZE + path_size + workspaces_size;
     unsigned char *text = apr_palloc(p, size);
     apr_int64_t issued_at = ticket->issued_at;
-    unsigned char *sealed;
-    apr_size_t sealed_size;
-    apr_status_t status;
 
     memcpy(text, &issued_at, 8);
     text[8] = (unsigned char)ticket->attempt;
     memcpy(text + 9, ticket->id, ABB_TICKET_ID_SIZE);
     memcpy(text + FIXED_SIZE, ticket->return_path, path_size);
     memcpy(text + FIXED_SIZE + path_size, ticket->workspaces, workspaces_size);
-    status = abb_crypto_sealer_seal(sealer, NULL, 0, text, size, &sealed, &sealed_size, p, err);
-    if (status == APR_SUCCESS) {
-        *value = abb_text_base64url_encode(sealed, sealed_size, p);
-    }
-    return status;
+    return seal_value(sealer, ATTEMPT_LABEL, text, size, value, p, err);
 }
 
 static int read_text(const unsigned char *text, apr_size_t size, abb_ticket_t *ticket)
@@ -117,16 +149,11 @@ static int read_text(const unsigned char *text, apr_size_t size, abb_ticket_t *t
 apr_status_t abb_ticket_decode(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
                                abb_ticket_t *ticket, apr_pool_t *p, abb_error_t *err)
 {
-    unsigned char *sealed;
-    unsigned char *text;
-    apr_size_t sealed_size;
     apr_size_t size;
+    const unsigned char *text = open_value(value, sealer, ATTEMPT_LABEL, &size, p);
 
     ticket->return_path = NULL;
-    if (abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
-        abb_crypto_sealer_open(sealer, NULL, 0, sealed, sealed_size, &text, &size, p, NULL) !=
-            APR_SUCCESS ||
-        !read_text(text, size, ticket)) {
+    if (!text || !read_text(text, size, ticket)) {
         return abb_error_set(err, ABB_EATTEMPT, "the sign-in cookie does not open");
     }
     if (now > ticket->issued_at + ABB_TICKET_LIFETIME ||
@@ -143,23 +170,14 @@ int abb_ticket_is_same(const abb_ticket_t *a, const abb_ticket_t *b)
 
 /* ---- sign-ins completed lately ------------------------------------------- */
 
-static const char recent_label[] = "recent";
-
 /* Times that a value holds and that are recent; at most ABB_TICKET_RECENT_MAX, the latest. */
 static int read_recent(const char *value, abb_crypto_sealer_t *sealer, apr_time_t now,
                        apr_int64_t *times, apr_pool_t *p)
 {
-    unsigned char *sealed;
-    unsigned char *text;
-    apr_size_t sealed_size;
     apr_size_t size;
+    const unsigned char *text = open_value(value, sealer, RECENT_LABEL, &size, p);
     int count = 0;
 
-    if (!value || abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
-        abb_crypto_sealer_open(sealer, recent_label, sizeof(recent_label), sealed, sealed_size,
-                               &text, &size, p, NULL) != APR_SUCCESS) {
-        return 0;
-    }
     for (apr_size_t i = 0; i + sizeof(*times) <= size && count < ABB_TICKET_RECENT_MAX;
          i += sizeof(*times)) {
         apr_int64_t time;
@@ -185,45 +203,18 @@ apr_status_t abb_ticket_add_recent(const char *value, abb_crypto_sealer_t *seale
 {
     apr_int64_t times[ABB_TICKET_RECENT_MAX + 1];
     int count = read_recent(value, sealer, now, times + 1, p) + 1;
-    unsigned char *sealed;
-    apr_size_t sealed_size;
-    apr_status_t status;
 
     /* The newest first, so that of too many the oldest is left out. */
     times[0] = now;
-    status =
-        abb_crypto_sealer_seal(sealer, recent_label, sizeof(recent_label), times,
-                               (apr_size_t)count * sizeof(*times), &sealed, &sealed_size, p, err);
-    if (status == APR_SUCCESS) {
-        *added = abb_text_base64url_encode(sealed, sealed_size, p);
-    }
-    return status;
+    return seal_value(sealer, RECENT_LABEL, times, (apr_size_t)count * sizeof(*times), added, p,
+                      err);
 }
 
 /* ---- where attempts led -------------------------------------------------- */
 
-static const char ways_label[] = "ways";
-
 /* When the attempt was begun, the beginning of its id, and a path with its NUL. */
 #define WAY_ID_SIZE 8
 #define WAY_HEAD_SIZE (8 + WAY_ID_SIZE)
-
-/* The ways that a value holds, *size bytes of them; NULL and 0 when it does not open. */
-static const char *open_ways(const char *value, abb_crypto_sealer_t *sealer, apr_size_t *size,
-                             apr_pool_t *p)
-{
-    unsigned char *sealed;
-    unsigned char *text;
-    apr_size_t sealed_size;
-
-    *size = 0;
-    if (!value || abb_text_base64url_decode(value, &sealed, &sealed_size, p) != APR_SUCCESS ||
-        abb_crypto_sealer_open(sealer, ways_label, sizeof(ways_label), sealed, sealed_size, &text,
-                               size, p, NULL) != APR_SUCCESS) {
-        return NULL;
-    }
-    return (const char *)text;
-}
 
 /* The size of the way that begins here; 0 when there is no whole one. */
 static apr_size_t size_of_way(const char *way, apr_size_t size)
@@ -254,11 +245,8 @@ apr_status_t abb_ticket_add_way(const char *value, abb_crypto_sealer_t *sealer,
     apr_size_t size = WAY_HEAD_SIZE + path_size;
     unsigned char *text = apr_palloc(p, ABB_TICKET_WAYS_SIZE);
     apr_int64_t issued_at = ticket->issued_at;
-    unsigned char *sealed;
-    apr_size_t sealed_size;
     apr_size_t old_size;
-    const char *old = open_ways(value, sealer, &old_size, p);
-    apr_status_t status;
+    const char *old = (const char *)open_value(value, sealer, WAYS_LABEL, &old_size, p);
 
     if (size > ABB_TICKET_WAYS_SIZE) {
         size = 0;
@@ -272,19 +260,14 @@ apr_status_t abb_ticket_add_way(const char *value, abb_crypto_sealer_t *sealer,
         old_size = size_that_fits(old, old_size, ABB_TICKET_WAYS_SIZE - size);
         memcpy(text + size, old, old_size);
     }
-    status = abb_crypto_sealer_seal(sealer, ways_label, sizeof(ways_label), text, size + old_size,
-                                    &sealed, &sealed_size, p, err);
-    if (status == APR_SUCCESS) {
-        *added = abb_text_base64url_encode(sealed, sealed_size, p);
-    }
-    return status;
+    return seal_value(sealer, WAYS_LABEL, text, size + old_size, added, p, err);
 }
 
 const char *abb_ticket_find_way(const char *value, abb_crypto_sealer_t *sealer,
                                 const abb_ticket_t *ticket, apr_time_t now, apr_pool_t *p)
 {
     apr_size_t size;
-    const char *way = open_ways(value, sealer, &size, p);
+    const char *way = (const char *)open_value(value, sealer, WAYS_LABEL, &size, p);
     apr_size_t next;
 
     for (; way && (next = size_of_way(way, size)); way += next, size -= next) {

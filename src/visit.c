@@ -28,6 +28,17 @@ abb_visit_t *abb_visit_find(request_rec *r)
     return NULL;
 }
 
+abb_visit_t *abb_visit_find_identified(request_rec *r)
+{
+    abb_visit_t *visit;
+
+    if (!r->user || !*r->user || !r->ap_auth_type || strcmp(r->ap_auth_type, ABB_AUTH_TYPE) != 0) {
+        return NULL;
+    }
+    visit = abb_visit_find(r);
+    return visit && visit->session ? visit : NULL;
+}
+
 /* Nobody but this module says who it is in headers that begin as ours. */
 static void scrub(const abb_visit_t *visit, request_rec *r)
 {

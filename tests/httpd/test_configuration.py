@@ -48,6 +48,7 @@ MALFORMED = [
     ("AuthBitbucketCallbackURL /bitbucket/login", "'/bitbucket/login'", "endpoint"),
     ("AuthBitbucketCallbackURL /bitbucket/logout", "'/bitbucket/logout'", "endpoint"),
     ("AuthBitbucketCallbackURL /bitbucket/userinfo", "'/bitbucket/userinfo'", "endpoint"),
+    ("AuthBitbucketCallbackURL /bitbucket/kept-form", "'/bitbucket/kept-form'", "endpoint"),
     ('AuthBitbucketScope "account;email"', "'account;email'", "account email"),
     ("AuthBitbucketScope account&x=1", "'account&x=1'", "account email"),
     ("AuthBitbucketAuthorizeURL bitbucket.org/authorize", "'bitbucket.org/authorize'", ""),

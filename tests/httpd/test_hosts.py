@@ -68,6 +68,21 @@ def test_the_same_client_at_two_addresses(start_server, browser, key):
     assert browser.get(other.url("/any/page.html"), SCRIPT).status == 401
 
 
+@pytest.mark.parametrize("name, origin", [
+    ("https://wiki.example.com", "https://wiki.example.com"),
+    ("https://wiki.example.com:443", "https://wiki.example.com"),
+    ("https://wiki.example.com:8443", "https://wiki.example.com:8443"),
+    ("http://wiki.example.com", "http://wiki.example.com"),
+])
+def test_a_server_name_with_its_scheme_is_the_public_address(start_server, browser, logs, name, origin):
+    """Behind a TLS terminator; the port that httpd listens to says nothing of it."""
+    if origin.startswith("http://"):
+        logs.expect(tags.PLAIN_HTTP)
+    host = VirtualHost(f"ServerName {name}\n{ANY}")
+    start_server(host)
+    assert browser.get(host.url("/any/page.html")).location.startswith(f"{origin}/bitbucket/login?")
+
+
 def test_one_public_address_at_two_hosts(start_server, browser):
     """The same client and the same absolute callback: one site, however httpd cuts it."""
     one = VirtualHost(ANY)

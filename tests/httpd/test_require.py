@@ -514,3 +514,17 @@ def test_what_was_not_granted_is_told_once(start_server, new_browser, logs):
         assert page.status == 500 and "What is missing" in page.text and "repository" in page.text
     line, = logs.lines(tags.SCOPE_MISSING)
     assert line.level == "error" and "tick 'Repositories: Read'" in line.text
+
+
+def test_all_that_was_not_granted_stands_in_one_line(start_server, browser, logs):
+    """The line comes once an hour; whoever ticks only what the first one names would wait for the next."""
+    logs.expect(tags.SCOPE_MISSING)
+    logs.expect(tags.LESS_THAN_ASKED)
+    host = VirtualHost("\n".join([place("any", "Require valid-user"), place("mail", "Require bitbucket-email @acme.example"),
+                                  REPOSITORY_RULE]), scopes=("account",))
+    start_server(host)
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+    line, = logs.lines(tags.SCOPE_MISSING)
+    assert "'email', which Require bitbucket-email (" in line.text
+    assert ", nor 'repository', which Require bitbucket-repository (" in line.text
+    assert "tick 'Account: Email' and 'Repositories: Read' in" in line.text
