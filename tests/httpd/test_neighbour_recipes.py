@@ -111,27 +111,42 @@ def test_ssi(paste, new_browser, simulator):
     refused(new_browser, url)
 
 
+ROOT = 'DocumentRoot "${ROOT}/srv/wiki"'
+
+
 @recipe("rewrite")
 @pytest.mark.one_mpm
-def test_rewrite(paste, new_browser, simulator):
+def test_rewriting_outside_of_sections(paste, new_browser, simulator):
     files = {f"/srv/wiki/people/{name}/plan.html": f"plan of {name}" for name in ("mark_miller", "olivia_owens", "oscar_ortega")}
-    files |= {f"/srv/wiki/reports/{uuid_of(name)}.html": f"report of {name}" for name in ("mark", "olivia", "oscar")}
     more = 'RewriteCond %{LA-U:ENV:BITBUCKET_UUID} (.+)\nRewriteRule "^/ahead$" "/ahead/%1" [R]\n' \
            'RewriteRule "^/blind$" "/blind/%{REMOTE_USER}:%{ENV:BITBUCKET_UUID}" [R]'
-    host, _ = paste(before='DocumentRoot "${ROOT}/srv/wiki"', after=more, files=files)
+    host, _ = paste(before=ROOT, after=more, files=files)
     for person, name in (("mark", "mark_miller"), ("olivia", "olivia_owens")):
         browser = new_browser()
         assert browser.sign_in(host.url("/me/plan.html"), person).text == f"plan of {name}"
         simulator.forget_calls()
         assert browser.get(host.url("/me/plan.html")).text == f"plan of {name}"
-        assert browser.get(host.url("/reports/mine.html")).text == f"report of {person}"
         # What the table of contexts says.
         assert browser.get(host.url("/ahead")).location.endswith("/ahead/" + uuid_of(person))
         assert browser.get(host.url("/blind")).location.endswith("/blind/:")
         assert simulator.asked() == []
-    for path in ("/me/plan.html", "/reports/mine.html", "/people/mark_miller/plan.html"):
+    for path in ("/me/plan.html", "/people/mark_miller/plan.html"):
         refused(new_browser, host.url(path))
         assert new_browser().get(host.url(path)).status == 302, "a sign-in, no page that is not there"
+
+
+@recipe("rewrite", 1)
+@pytest.mark.one_mpm
+def test_rewriting_in_a_directory(paste, new_browser):
+    files = {f"/srv/wiki/reports/{uuid_of(name)}.html": f"report of {name}" for name in ("mark", "olivia", "oscar")}
+    more = '<Directory "${ROOT}/srv/wiki/names">\nAuthType Bitbucket\nRequire valid-user\nRewriteEngine On\n' \
+           'RewriteRule "^name$" "/x/%{REMOTE_USER}" [R]\n</Directory>'
+    host, _ = paste(before=ROOT, after=more, files={**files, "/srv/wiki/names/none": ""})
+    for person, name in (("mark", "mark_miller"), ("olivia", "olivia_owens")):
+        browser = new_browser()
+        assert browser.sign_in(host.url("/reports/mine.html"), person).text == f"report of {person}"
+        assert browser.get(host.url("/names/name")).location.endswith("/x/" + name)
+    refused(new_browser, host.url("/reports/mine.html"))
 
 
 # -- PHP
