@@ -12,6 +12,7 @@
 #include "abb_authz.h"
 #include "abb_background.h"
 #include "abb_log.h"
+#include "abb_pass.h"
 #include "abb_preserve.h"
 #include "abb_visit.h"
 
@@ -129,18 +130,15 @@ static int missing_attribute(abb_visit_t *visit, request_rec *r, const char *att
 /* Tell httpd and the application who it is. Returns 0 when there is no name for it. */
 static int identify(abb_visit_t *visit, request_rec *r)
 {
-    const abb_record_t *record = &visit->session->record;
-    abb_place_t place = abb_config_place(r);
-    const char *user = abb_identity_attribute(&record->account, place.remote_user);
+    const char *user =
+        abb_identity_attribute(&visit->session->record.account, abb_config_place(r).remote_user);
 
     if (!user) {
         return 0;
     }
     r->user = (char *)user;
     r->ap_auth_type = (char *)ABB_AUTH_TYPE;
-    if (place.pass & ABB_PASS_VARIABLES) {
-        abb_identity_set_variables(r->subprocess_env, record, r->pool);
-    }
+    abb_pass_variables(visit, r);
     return 1;
 }
 
@@ -227,14 +225,6 @@ static int is_refusal(int status)
     return status == HTTP_UNAUTHORIZED || status == HTTP_FORBIDDEN;
 }
 
-/* In headers it comes with the rest. */
-static void tell_stale(const abb_visit_t *visit, request_rec *r)
-{
-    if (abb_config_place(r).pass & ABB_PASS_VARIABLES) {
-        abb_identity_set_stale(r->subprocess_env, visit->stale, r->pool);
-    }
-}
-
 /*
  * What the decision rests on is as good as new, or is asked about while the
  * request goes on; and the application hears of it when that has failed.
@@ -256,7 +246,7 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
         abb_background_recheck(site->background, r->server, &recheck, session, &question);
         if (session->failed_at > oldest) {
             visit->stale = visit->now - oldest;
-            tell_stale(visit, r);
+            abb_pass_variables(visit, r);
         }
     }
 }
@@ -391,26 +381,6 @@ int abb_authn_begin(request_rec *r)
 }
 
 /*
- * Where httpd redirects internally within one place, it copies the user and does
- * not ask who it is again; the application behind needs the variables all the same.
- */
-static void restore_identity(request_rec *r)
-{
-    const abb_visit_t *visit;
-
-    if ((!r->prev && !r->main) || !(abb_config_place(r).pass & ABB_PASS_VARIABLES) ||
-        apr_table_get(r->subprocess_env, "BITBUCKET_UUID")) {
-        return;
-    }
-    if ((visit = abb_visit_find_identified(r))) {
-        abb_identity_set_variables(r->subprocess_env, &visit->session->record, r->pool);
-        if (visit->stale) {
-            tell_stale(visit, r);
-        }
-    }
-}
-
-/*
  * Where the rules let everybody in, httpd does not ask who it is; the application
  * may want to know all the same. Nothing is refused here.
  */
@@ -431,34 +401,10 @@ static void adopt_identity(request_rec *r)
     }
 }
 
-/*
- * Headers are set when the rules have let the request in, for the place where it is:
- * subrequests and internal redirects share the table, and may be at another.
- */
-static void pass_headers(request_rec *r)
-{
-    abb_visit_t *visit = abb_visit_find(r);
-    int is_wanted = visit && visit == abb_visit_find_identified(r) &&
-                    (abb_config_place(r).pass & ABB_PASS_HEADERS);
-    apr_table_t *headers;
-
-    if (!is_wanted && !(visit && visit->has_headers)) {
-        return;
-    }
-    headers = abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool);
-    r->headers_in = headers == r->headers_in ? apr_table_copy(r->pool, headers) : headers;
-    if (is_wanted) {
-        abb_identity_add_headers(r->headers_in, &visit->site->identity, &visit->session->record,
-                                 visit->stale, r->pool);
-        visit->has_headers = 1;
-    }
-}
-
 int abb_authn_fixups(request_rec *r)
 {
-    restore_identity(r);
     adopt_identity(r);
-    pass_headers(r);
+    abb_pass_complete(r);
     abb_refusal_restore_variables(r);
     return DECLINED;
 }
