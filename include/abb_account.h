@@ -73,6 +73,10 @@ typedef struct abb_tokens_t {
     /* Scopes as granted, separated by single spaces; NULL when not told. */
     const char *scope;
     apr_time_t expires_at;
+    /* They came by a refresh, and Bitbucket has not yet been asked whose they are. */
+    int is_unproved;
+    /* access_token is e-mail and API token, encoded and sent as RFC 7617 has it, not a bearer's. */
+    int is_basic;
 } abb_tokens_t;
 
 /*

@@ -154,8 +154,10 @@ static int admit(abb_visit_t *visit, request_rec *r)
 static apr_status_t renew_account(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
     const abb_record_ages_t *ages = &visit->site->ages;
-    abb_recheck_question_t question = {1, visit->wanted, visit->wanted_count,
-                                       abb_authz_since(ages, 0, visit->now)};
+    abb_recheck_question_t question = {.account = 1,
+                                       .workspaces = visit->wanted,
+                                       .workspace_count = visit->wanted_count,
+                                       .since = abb_authz_since(ages, 0, visit->now)};
     apr_status_t status;
 
     if (abb_record_age(visit->session->record.account_checked_at, ages, visit->now) !=
@@ -240,8 +242,10 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
 
     if (abb_record_age(oldest, &site->ages, visit->now) != ABB_RECORD_FRESH) {
         abb_recheck_t recheck = abb_visit_recheck(visit);
-        abb_recheck_question_t question = {1, basis->workspaces, basis->count,
-                                           visit->now - site->ages.soft};
+        abb_recheck_question_t question = {.account = 1,
+                                           .workspaces = basis->workspaces,
+                                           .workspace_count = basis->count,
+                                           .since = visit->now - site->ages.soft};
 
         abb_background_recheck(site->background, r->server, &recheck, session, &question);
         if (session->failed_at > oldest) {
@@ -251,12 +255,30 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
     }
 }
 
+/* The session has ended while it was looked at. */
+static int end_visit(abb_visit_t *visit, request_rec *r)
+{
+    visit->session = NULL;
+    r->user = NULL;
+    return ask_to_sign_in(visit, r);
+}
+
+/*
+ * The application's token, where it gets one. Without a good one it gets none, as
+ * Bitbucket would not answer it either.
+ */
+static apr_status_t ask_token(abb_visit_t *visit, request_rec *r)
+{
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    return abb_config_place(r).passes_access_token ? abb_ask_token(visit, r, &err) : APR_SUCCESS;
+}
+
 static int conclude(abb_visit_t *visit, request_rec *r, int status)
 {
     if (visit->trouble.status == APR_NOTFOUND) {
-        visit->session = NULL;
-        r->user = NULL;
-        return ask_to_sign_in(visit, r);
+        return end_visit(visit, r);
     }
     if (visit->trouble.status != APR_SUCCESS) {
         return refuse(visit, r, &visit->trouble);
@@ -270,6 +292,13 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
     }
     if (status == OK) {
         keep_fresh(visit, r);
+        if (ask_token(visit, r) != APR_SUCCESS) {
+            return end_visit(visit, r);
+        }
+        /* With a new token may have come a new name. */
+        if (visit->access_token && (status = admit(visit, r)) != OK) {
+            return status;
+        }
         abb_preserve_admit(visit, r);
     }
     return status;
@@ -306,7 +335,10 @@ static int ask_before_refusing(abb_visit_t *visit, request_rec *r)
     const abb_visit_basis_t *basis = &visit->basis;
     apr_time_t oldest = oldest_reason(visit);
     apr_time_t since = abb_authz_since(&visit->site->ages, 1, visit->now);
-    abb_recheck_question_t question = {basis->names, basis->workspaces, basis->count, since};
+    abb_recheck_question_t question = {.account = basis->names,
+                                       .workspaces = basis->workspaces,
+                                       .workspace_count = basis->count,
+                                       .since = since};
 
     if (!oldest || abb_record_is_since(oldest, since, visit->now)) {
         return 0;
@@ -395,7 +427,8 @@ static void adopt_identity(request_rec *r)
     }
     abb_error_clear(&err);
     if (abb_visit_find_session(visit, &err) == APR_SUCCESS &&
-        renew_account(visit, r, &err) == APR_SUCCESS && identify(visit, r)) {
+        renew_account(visit, r, &err) == APR_SUCCESS && ask_token(visit, r) == APR_SUCCESS &&
+        identify(visit, r)) {
         memset(&visit->basis, 0, sizeof(visit->basis));
         keep_fresh(visit, r);
     }

@@ -22,7 +22,8 @@
  *   | form    | expires at  | access token, refresh token, scope, user      |
  *   +---------+-------------+-----------------------------------------------+
  *
- * The lower half of the form says which of the strings are there. It is packed
+ * The lower half of the form says which of the strings are there, two bits of the
+ * upper one whether it is proved whose the tokens are, and their scheme. It is packed
  * against a text that is the same for all and the first strings of the open part,
  * since Bitbucket's answer consists of them; so both parts are only ever written
  * together, and the strings are the label of the seal. What the sealed part's
@@ -42,7 +43,9 @@
 #define NARROW_SIZE_MAX 0xffff
 
 #define PRIVATE_FORM 0x10
-#define PRIVATE_FORM_MASK 0xf0
+#define PRIVATE_FORM_MASK 0x90
+#define PRIVATE_UNPROVED 0x20
+#define PRIVATE_BASIC 0x40
 #define PRIVATE_HEAD_SIZE 9
 #define PRIVATE_STRINGS 4
 
@@ -462,7 +465,8 @@ static void write_private(const abb_record_private_t *part, unsigned char *out)
     unsigned char *at = out + PRIVATE_HEAD_SIZE;
 
     list_strings(part, strings);
-    out[0] = PRIVATE_FORM;
+    out[0] = (unsigned char)(PRIVATE_FORM | (part->tokens.is_unproved ? PRIVATE_UNPROVED : 0) |
+                             (part->tokens.is_basic ? PRIVATE_BASIC : 0));
     memcpy(out + 1, &expires_at, sizeof(expires_at));
     for (int i = 0; i < PRIVATE_STRINGS; ++i) {
         if (strings[i]) {
@@ -536,6 +540,8 @@ static int read_private(const char *text, apr_size_t size, abb_record_private_t 
     part->tokens.refresh_token = strings[1];
     part->tokens.scope = strings[2];
     part->tokens.expires_at = expires_at;
+    part->tokens.is_unproved = (text[0] & PRIVATE_UNPROVED) != 0;
+    part->tokens.is_basic = (text[0] & PRIVATE_BASIC) != 0;
     part->raw_user = strings[3];
     return at == end;
 }

@@ -185,6 +185,7 @@ apr_status_t abb_reply_tokens(const char *body, apr_size_t size, apr_time_t now,
     }
     tokens->scope = take_scope(object, p);
     tokens->expires_at = now + take_lifetime(object);
+    tokens->is_unproved = tokens->is_basic = 0;
     return APR_SUCCESS;
 }
 

@@ -32,12 +32,14 @@ typedef struct {
     const char *doubt;
 } outcome_t;
 
+static const abb_tokens_t some_tokens = {.access_token = "access-1"};
+
 /* What could not be asked is a failure of the whole here. */
 static void fetch(site_t *site, const abb_bitbucket_question_t *question, outcome_t *outcome)
 {
     memset(outcome, 0, sizeof(*outcome));
     clear(&outcome->err);
-    outcome->status = abb_bitbucket_fetch(&site->bitbucket, "access-1", question, NOW,
+    outcome->status = abb_bitbucket_fetch(&site->bitbucket, &some_tokens, question, NOW,
                                           &outcome->visitor, site->p, &outcome->err);
     if (outcome->status == APR_SUCCESS && outcome->visitor.failure.status != APR_SUCCESS) {
         outcome->err = outcome->visitor.failure;
@@ -318,11 +320,11 @@ static void the_error_may_be_left_out(void **state)
     assert_int_equal(
         abb_bitbucket_refresh(&site->bitbucket, SITE_USER, "r", NOW, &tokens, site->p, NULL),
         ABB_ELIMIT);
+    assert_int_equal(abb_bitbucket_fetch(&site->bitbucket, &some_tokens, &stranger, NOW, &visitor,
+                                         site->p, NULL),
+                     ABB_ELIMIT);
     assert_int_equal(
-        abb_bitbucket_fetch(&site->bitbucket, "a", &stranger, NOW, &visitor, site->p, NULL),
-        ABB_ELIMIT);
-    assert_int_equal(
-        abb_bitbucket_fetch(&site->bitbucket, "a", &known, NOW, &visitor, site->p, NULL),
+        abb_bitbucket_fetch(&site->bitbucket, &some_tokens, &known, NOW, &visitor, site->p, NULL),
         APR_SUCCESS);
     assert_int_equal(visitor.failure.status, ABB_ELIMIT);
 }

@@ -770,7 +770,7 @@ static void more_grants_than_allowed_are_refused(void **state)
 /* ---- the private part ------------------------------------------------------------------ */
 
 static const abb_record_private_t full_private = {
-    {"access-token", "refresh-token", "account email", NOW}, "{\"uuid\":\"{x}\"}"};
+    {"access-token", "refresh-token", "account email", NOW, 0, 0}, "{\"uuid\":\"{x}\"}"};
 
 /* The open part beside it. */
 static abb_record_bytes_t full_open(apr_pool_t *p)
@@ -815,6 +815,8 @@ static void check_private_round_trip_beside(const abb_record_private_t *part,
     unit_equal(opened.tokens.scope, part->tokens.scope, "scope");
     unit_equal(opened.raw_user, part->raw_user, "user");
     assert_int_equal(opened.tokens.expires_at, part->tokens.expires_at);
+    assert_int_equal(opened.tokens.is_unproved, part->tokens.is_unproved);
+    assert_int_equal(opened.tokens.is_basic, part->tokens.is_basic);
 }
 
 static void check_private_round_trip(const abb_record_private_t *part, apr_pool_t *p)
@@ -826,9 +828,9 @@ static void check_private_round_trip(const abb_record_private_t *part, apr_pool_
 
 static void a_private_part_comes_back(void **state)
 {
-    static const abb_record_private_t nothing = {{NULL, NULL, NULL, 0}, NULL};
-    static const abb_record_private_t access_only = {{"access", NULL, NULL, INT64_MAX}, NULL};
-    static const abb_record_private_t user_only = {{NULL, NULL, NULL, -1}, "{}"};
+    static const abb_record_private_t nothing = {{NULL, NULL, NULL, 0, 0, 0}, NULL};
+    static const abb_record_private_t access_only = {{"access", NULL, NULL, INT64_MAX, 1, 0}, NULL};
+    static const abb_record_private_t user_only = {{NULL, NULL, NULL, -1, 0, 1}, "{}"};
 
     check_private_round_trip(&full_private, *state);
     check_private_round_trip(&nothing, *state);
@@ -1149,7 +1151,7 @@ static apr_size_t usual_size(apr_size_t token_length, apr_pool_t *p)
     abb_record_t record = usual_record();
     abb_record_bytes_t open = encode(&record, p);
     abb_record_private_t part = {{make_token(token_length, 1, p), make_token(token_length, 2, p),
-                                  "account email", NOW + apr_time_from_sec(7200)},
+                                  "account email", NOW + apr_time_from_sec(7200), 0, 0},
                                  usual_user};
     abb_record_bytes_t sealed = seal_beside(&part, &open, p);
 
