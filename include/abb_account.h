@@ -64,6 +64,11 @@ typedef struct abb_account_t {
     const char *profile_url;
     /* All confirmed addresses, separated by spaces, when there are several, else NULL. */
     const char *emails;
+    /*
+     * What kind of bot it is, as "workspace_access_token", or "app_user" when Bitbucket does
+     * not say; NULL: a person. Bots are let in only where a rule names them.
+     */
+    const char *app_kind;
 } abb_account_t;
 
 /* An OAuth token pair. Secret: never logged, sealed wherever it is kept. */

@@ -60,6 +60,8 @@ typedef struct abb_bitbucket_question_t {
      */
     const char *const *workspaces;
     int workspace_count;
+    /* A bot is an answer, too, not only a person. */
+    int takes_bots;
 } abb_bitbucket_question_t;
 
 /* What Bitbucket said. */

@@ -148,6 +148,7 @@ typedef struct {
     const abb_tokens_t *tokens;
     /* Whose roles; known before they are read. */
     const char *uuid;
+    int takes_bots;
     abb_bitbucket_visitor_t *visitor;
     apr_pool_t *pool;
 } asker_t;
@@ -429,6 +430,9 @@ static apr_status_t take_user(asker_t *asker, const abb_http_answer_t *answer, a
         status = abb_reply_user(answer->body, answer->body_size, &visitor->account,
                                 &visitor->raw_user, asker->pool, err);
     }
+    if (status == APR_SUCCESS && visitor->account.app_kind && !asker->takes_bots) {
+        return abb_error_set(err, ABB_EACCOUNT, "the account is of type app_user, not a person's");
+    }
     if (status == APR_SUCCESS && asker->uuid && strcmp(asker->uuid, visitor->account.uuid) != 0) {
         return abb_error_set(err, ABB_EIDENTITY, "the tokens of account %s are account %s's now",
                              asker->uuid, visitor->account.uuid);
@@ -492,8 +496,12 @@ apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const abb_tok
                                  const abb_bitbucket_question_t *question, apr_time_t now,
                                  abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err)
 {
-    asker_t asker = {abb_bitbucket_begin_round(bitbucket, question->uuid), tokens, question->uuid,
-                     visitor, p};
+    asker_t asker = {abb_bitbucket_begin_round(bitbucket, question->uuid),
+                     tokens,
+                     question->uuid,
+                     question->takes_bots,
+                     visitor,
+                     p};
     apr_status_t status = APR_SUCCESS;
     questions_t questions;
 

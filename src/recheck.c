@@ -109,7 +109,9 @@ static abb_bitbucket_question_t what_to_ask(const job_t *job)
     const abb_recheck_question_t *wanted = job->question;
     const char **workspaces =
         apr_palloc(job->pool, ABB_BITBUCKET_WORKSPACES_MAX * sizeof(*workspaces));
-    abb_bitbucket_question_t question = {.uuid = record->account.uuid, .workspaces = workspaces};
+    abb_bitbucket_question_t question = {.takes_bots = record->account.app_kind != NULL,
+                                         .uuid = record->account.uuid,
+                                         .workspaces = workspaces};
 
     question.user = question.emails = needs_account(record, wanted);
     for (int i = 0; i < wanted->workspace_count; ++i) {

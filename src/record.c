@@ -10,7 +10,7 @@
  *
  * Numbers have two bytes each when the block is smaller than 64 KiB, else four;
  * the magic says which. They are: how many grants, how many times; the places of
- * two times and nine strings; then for each grant the places of a time and three
+ * two times and ten strings; then for each grant the places of a time and three
  * strings, and the role. The place of a time is its number in the list, that of
  * a string its offset from the block's start, 0 for NULL. What is equal stands
  * there once: most grants are asked for by their slug, many checked at one time.
@@ -37,8 +37,8 @@
 #include "abb_pack.h"
 
 /* "AB" and a version; another byte order reads as another magic. */
-#define MAGIC_NARROW 0x41420203u
-#define MAGIC_WIDE 0x41420204u
+#define MAGIC_NARROW 0x41420205u
+#define MAGIC_WIDE 0x41420206u
 #define HEAD_SIZE 8
 #define NARROW_SIZE_MAX 0xffff
 
@@ -63,7 +63,7 @@ static const apr_size_t account_strings[] = {
     offsetof(abb_account_t, username),     offsetof(abb_account_t, nickname),
     offsetof(abb_account_t, display_name), offsetof(abb_account_t, email),
     offsetof(abb_account_t, avatar_url),   offsetof(abb_account_t, profile_url),
-    offsetof(abb_account_t, emails),
+    offsetof(abb_account_t, emails),       offsetof(abb_account_t, app_kind),
 };
 #define ACCOUNT_STRINGS (sizeof(account_strings) / sizeof(account_strings[0]))
 

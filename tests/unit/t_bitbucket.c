@@ -50,7 +50,7 @@ static void fetch(site_t *site, const abb_bitbucket_question_t *question, outcom
 
 static outcome_t ask_visitor(site_t *site, const char *const *workspaces, int count)
 {
-    abb_bitbucket_question_t question = {1, 1, NULL, workspaces, count};
+    abb_bitbucket_question_t question = {1, 1, NULL, workspaces, count, 0};
     outcome_t outcome;
 
     fetch(site, &question, &outcome);
@@ -59,7 +59,7 @@ static outcome_t ask_visitor(site_t *site, const char *const *workspaces, int co
 
 static outcome_t ask_grant(site_t *site, const char *workspace)
 {
-    abb_bitbucket_question_t question = {0, 0, SITE_USER, &workspace, 1};
+    abb_bitbucket_question_t question = {0, 0, SITE_USER, &workspace, 1, 0};
     outcome_t outcome;
 
     fetch(site, &question, &outcome);
@@ -592,6 +592,25 @@ static void bots_and_closed_accounts_are_refused(void **state)
         assert_int_equal(outcome.status, ABB_EACCOUNT);
         assert_int_equal(outcome.err.status, ABB_EACCOUNT);
     }
+}
+
+/* E-mail and API token as they came; a bot where bots are taken. */
+static void other_credentials_are_sent_as_they_are(void **state)
+{
+    static const abb_tokens_t api_token = {.access_token = "bWFya0B4Onk=", .is_basic = 1};
+    static const abb_bitbucket_question_t question = {.user = 1, .takes_bots = 1};
+    site_t *site = *state;
+    abb_bitbucket_visitor_t visitor;
+
+    server_add_json(site->server, SITE_GET_USER, 200,
+                    "{\"type\":\"app_user\",\"uuid\":\"{" SITE_USER "}\"}");
+    assert_int_equal(
+        abb_bitbucket_fetch(&site->bitbucket, &api_token, &question, NOW, &visitor, site->p, NULL),
+        APR_SUCCESS);
+    assert_string_equal(visitor.account.app_kind, "app_user");
+    assert_string_equal(
+        server_header(server_request(site->server, SITE_GET_USER, 0), "Authorization", site->p),
+        "Basic bWFya0B4Onk=");
 }
 
 /* Somebody else's membership is never taken for the visitor's. */
@@ -1189,6 +1208,7 @@ int main(void)
         SITE_TEST(a_visitor_is_asked_about_at_the_same_time),
         SITE_TEST(more_than_eight_workspaces_are_not_asked),
         SITE_TEST(bots_and_closed_accounts_are_refused),
+        SITE_TEST(other_credentials_are_sent_as_they_are),
         SITE_TEST(a_row_of_another_user_is_no_answer),
         SITE_TEST(without_the_scope_there_is_no_address),
         SITE_TEST(a_missing_scope_is_named),

@@ -26,7 +26,7 @@ static abb_record_t full_record(void)
     abb_record_t record = {
         .account = {UUID, "557058:abc", "ada", "Ada <3", "Ada L\xc3\xb6velace", "ada@example.com",
                     "https://avatar.example/a?b=c", "https://bitbucket.org/%7Bx%7D/",
-                    "ada@example.com ada@home.example"},
+                    "ada@example.com ada@home.example", "workspace_access_token"},
         .grants = full_grants,
         .grant_count = UNIT_COUNT(full_grants),
         .created_at = NOW - 100,
@@ -72,6 +72,7 @@ static void check_equal(const abb_record_t *a, const abb_record_t *b)
     unit_equal(a->account.avatar_url, b->account.avatar_url, "avatar_url");
     unit_equal(a->account.profile_url, b->account.profile_url, "profile_url");
     unit_equal(a->account.emails, b->account.emails, "emails");
+    unit_equal(a->account.app_kind, b->account.app_kind, "kind of bot");
     assert_int_equal(a->created_at, b->created_at);
     assert_int_equal(a->account_checked_at, b->account_checked_at);
     assert_int_equal(a->grant_count, b->grant_count);
@@ -109,22 +110,22 @@ static void a_record_of_a_uuid_comes_back(void **state)
 /* Each optional string absent while all the others are there. */
 static void absent_strings_stay_absent(void **state)
 {
-    for (int i = 0; i < 10; ++i) {
+    for (int i = 0; i < 11; ++i) {
         abb_record_t record = full_record();
         const char **strings[] = {
             &record.account.account_id,   &record.account.username, &record.account.nickname,
             &record.account.display_name, &record.account.email,    &record.account.avatar_url,
-            &record.account.profile_url,  &record.account.emails,
+            &record.account.profile_url,  &record.account.emails,   &record.account.app_kind,
         };
         abb_grant_t grant = full_grants[0];
 
         record.grants = &grant;
         record.grant_count = 1;
-        if (i < 8) {
+        if (i < 9) {
             *strings[i] = NULL;
         }
         else {
-            *(i == 8 ? &grant.slug : &grant.uuid) = NULL;
+            *(i == 9 ? &grant.slug : &grant.uuid) = NULL;
         }
         check_round_trip(&record, *state);
     }
@@ -1214,7 +1215,7 @@ static void blocks_of_any_size_come_back(void **state)
         record.account.display_name = unit_repeat('n', length, *state);
         check_round_trip(&record, *state);
         assert_int_equal(encode(&record, *state).size,
-                         size + length + (size + length > 65535 ? 2 * (13 + 5) : 0));
+                         size + length + (size + length > 65535 ? 2 * (14 + 5) : 0));
     }
 }
 
