@@ -64,6 +64,11 @@ typedef struct abb_account_t {
     const char *profile_url;
     /* All confirmed addresses, separated by spaces, when there are several, else NULL. */
     const char *emails;
+    /*
+     * What kind of bot it is, as "workspace_access_token", or "app_user" when Bitbucket does
+     * not say; NULL: a person. Bots are let in only where a rule names them.
+     */
+    const char *app_kind;
 } abb_account_t;
 
 /* An OAuth token pair. Secret: never logged, sealed wherever it is kept. */
@@ -73,6 +78,10 @@ typedef struct abb_tokens_t {
     /* Scopes as granted, separated by single spaces; NULL when not told. */
     const char *scope;
     apr_time_t expires_at;
+    /* They came by a refresh, and Bitbucket has not yet been asked whose they are. */
+    int is_unproved;
+    /* access_token is e-mail and API token, encoded and sent as RFC 7617 has it, not a bearer's. */
+    int is_basic;
 } abb_tokens_t;
 
 /*

@@ -19,4 +19,14 @@
 apr_status_t abb_ask_bitbucket(abb_visit_t *visit, request_rec *r,
                                const abb_recheck_question_t *question, abb_error_t *err);
 
+/*
+ * Have visit->access_token be the account's access token, or NULL when there is none
+ * that is good: Bitbucket could not be asked, or it is no token that an application
+ * may have. A token in its last two minutes is renewed in the background, one in its
+ * last minute while the visitor waits. visit->session must be there; reads what is
+ * sealed, so only for places that want it.
+ * Errors: APR_NOTFOUND the session has ended. Threads: may wait for Bitbucket.
+ */
+apr_status_t abb_ask_token(abb_visit_t *visit, request_rec *r, abb_error_t *err);
+
 #endif

@@ -60,6 +60,8 @@ typedef struct abb_bitbucket_question_t {
      */
     const char *const *workspaces;
     int workspace_count;
+    /* A bot is an answer, too, not only a person. */
+    int takes_bots;
 } abb_bitbucket_question_t;
 
 /* What Bitbucket said. */
@@ -118,7 +120,7 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
                                    apr_pool_t *p, abb_error_t *err);
 
 /*
- * Ask everything at the same time; no longer than the site's total time-out,
+ * Ask everything at the same time with the access token; no longer than the site's total time-out,
  * second ways and further pages included. Without the scope `email` the account
  * has no address. "No role" is an answer: ABB_ROLE_NONE. Lifetime: p.
  * Errors: none of the answers counts then. ABB_EACCOUNT the account cannot be
@@ -126,7 +128,7 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
  * 401. ABB_ESCOPE, ABB_EUPSTREAM, ABB_ELIMIT, ABB_EGONE: about the account when its
  * uuid was not known; else, and about workspaces, these are in visitor->failure.
  */
-apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const char *access_token,
+apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const abb_tokens_t *tokens,
                                  const abb_bitbucket_question_t *question, apr_time_t now,
                                  abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err);
 

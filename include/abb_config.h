@@ -119,6 +119,8 @@ typedef struct abb_place_t {
     int preserves_post;
     /* What applications get. */
     abb_pass_t pass;
+    /* They get the access token, too. */
+    int passes_access_token;
 } abb_place_t;
 
 /* httpd's hooks for configuration. Lifetime: the pool given. */

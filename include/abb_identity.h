@@ -13,8 +13,10 @@
 
 #include "abb_record.h"
 
-/* How many values there are. */
+/* How many values there are that say who it is. */
 #define ABB_IDENTITY_VALUES 13
+/* The variable with the access token; it is no part of who somebody is. */
+#define ABB_IDENTITY_TOKEN_VARIABLE "BITBUCKET_ACCESS_TOKEN"
 /* Longest value of a header as it is sent, in bytes. */
 #define ABB_IDENTITY_HEADER_MAX 2048
 /* Longest list of workspaces in a variable, in bytes. */
@@ -46,6 +48,9 @@ typedef struct abb_identity_settings_t {
     abb_header_encoding_t encoding;
     /* Whole names, in the order of the table. */
     const char *headers[ABB_IDENTITY_VALUES];
+    /* Name of the header with the access token, and as CGI has it ("HTTP_X_BITBUCKET_..."). */
+    const char *token_header;
+    const char *token_header_variable;
 } abb_identity_settings_t;
 
 /*

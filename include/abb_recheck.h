@@ -33,6 +33,8 @@ typedef struct abb_recheck_question_t {
     int workspace_count;
     /* An answer that was asked for at this time or later is good enough. */
     apr_time_t since;
+    /* The access token is to be good until then, and proved to be the account's; 0: whatever. */
+    apr_time_t token_until;
 } abb_recheck_question_t;
 
 typedef enum {

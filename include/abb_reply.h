@@ -67,8 +67,9 @@ apr_status_t abb_reply_tokens(const char *body, apr_size_t size, apr_time_t now,
 
 /*
  * The answer of GET /2.0/user; *raw is the same object as compact JSON.
- * account->email is not set. Errors: also ABB_EACCOUNT for anything but an
- * active account of type "user".
+ * account->email is not set; account->app_kind is that of type "app_user", a bot.
+ * Errors: also ABB_EACCOUNT for any other type than "user" and "app_user", or one
+ * that is not active.
  */
 apr_status_t abb_reply_user(const char *body, apr_size_t size, abb_account_t *account,
                             const char **raw, apr_pool_t *p, abb_error_t *err);

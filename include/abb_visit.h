@@ -44,6 +44,8 @@ typedef struct abb_visit_t {
     int wanted_count;
     /* How old the oldest of that is, when it is due and cannot be asked; else 0. */
     apr_interval_time_t stale;
+    /* For applications that get it, see abb_ask_token; NULL: not asked for, or none is good. */
+    const char *access_token;
     /* What the decision rests on. */
     abb_visit_basis_t basis;
     /* The last rule that said no, in plain words, or NULL. */

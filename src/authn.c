@@ -12,6 +12,7 @@
 #include "abb_authz.h"
 #include "abb_background.h"
 #include "abb_log.h"
+#include "abb_pass.h"
 #include "abb_preserve.h"
 #include "abb_visit.h"
 
@@ -129,18 +130,15 @@ static int missing_attribute(abb_visit_t *visit, request_rec *r, const char *att
 /* Tell httpd and the application who it is. Returns 0 when there is no name for it. */
 static int identify(abb_visit_t *visit, request_rec *r)
 {
-    const abb_record_t *record = &visit->session->record;
-    abb_place_t place = abb_config_place(r);
-    const char *user = abb_identity_attribute(&record->account, place.remote_user);
+    const char *user =
+        abb_identity_attribute(&visit->session->record.account, abb_config_place(r).remote_user);
 
     if (!user) {
         return 0;
     }
     r->user = (char *)user;
     r->ap_auth_type = (char *)ABB_AUTH_TYPE;
-    if (place.pass & ABB_PASS_VARIABLES) {
-        abb_identity_set_variables(r->subprocess_env, record, r->pool);
-    }
+    abb_pass_variables(visit, r);
     return 1;
 }
 
@@ -156,8 +154,10 @@ static int admit(abb_visit_t *visit, request_rec *r)
 static apr_status_t renew_account(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
     const abb_record_ages_t *ages = &visit->site->ages;
-    abb_recheck_question_t question = {1, visit->wanted, visit->wanted_count,
-                                       abb_authz_since(ages, 0, visit->now)};
+    abb_recheck_question_t question = {.account = 1,
+                                       .workspaces = visit->wanted,
+                                       .workspace_count = visit->wanted_count,
+                                       .since = abb_authz_since(ages, 0, visit->now)};
     apr_status_t status;
 
     if (abb_record_age(visit->session->record.account_checked_at, ages, visit->now) !=
@@ -227,14 +227,6 @@ static int is_refusal(int status)
     return status == HTTP_UNAUTHORIZED || status == HTTP_FORBIDDEN;
 }
 
-/* In headers it comes with the rest. */
-static void tell_stale(const abb_visit_t *visit, request_rec *r)
-{
-    if (abb_config_place(r).pass & ABB_PASS_VARIABLES) {
-        abb_identity_set_stale(r->subprocess_env, visit->stale, r->pool);
-    }
-}
-
 /*
  * What the decision rests on is as good as new, or is asked about while the
  * request goes on; and the application hears of it when that has failed.
@@ -250,23 +242,43 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
 
     if (abb_record_age(oldest, &site->ages, visit->now) != ABB_RECORD_FRESH) {
         abb_recheck_t recheck = abb_visit_recheck(visit);
-        abb_recheck_question_t question = {1, basis->workspaces, basis->count,
-                                           visit->now - site->ages.soft};
+        abb_recheck_question_t question = {.account = 1,
+                                           .workspaces = basis->workspaces,
+                                           .workspace_count = basis->count,
+                                           .since = visit->now - site->ages.soft};
 
         abb_background_recheck(site->background, r->server, &recheck, session, &question);
         if (session->failed_at > oldest) {
             visit->stale = visit->now - oldest;
-            tell_stale(visit, r);
+            abb_pass_variables(visit, r);
         }
     }
+}
+
+/* The session has ended while it was looked at. */
+static int end_visit(abb_visit_t *visit, request_rec *r)
+{
+    visit->session = NULL;
+    r->user = NULL;
+    return ask_to_sign_in(visit, r);
+}
+
+/*
+ * The application's token, where it gets one. Without a good one it gets none, as
+ * Bitbucket would not answer it either.
+ */
+static apr_status_t ask_token(abb_visit_t *visit, request_rec *r)
+{
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    return abb_config_place(r).passes_access_token ? abb_ask_token(visit, r, &err) : APR_SUCCESS;
 }
 
 static int conclude(abb_visit_t *visit, request_rec *r, int status)
 {
     if (visit->trouble.status == APR_NOTFOUND) {
-        visit->session = NULL;
-        r->user = NULL;
-        return ask_to_sign_in(visit, r);
+        return end_visit(visit, r);
     }
     if (visit->trouble.status != APR_SUCCESS) {
         return refuse(visit, r, &visit->trouble);
@@ -280,6 +292,13 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
     }
     if (status == OK) {
         keep_fresh(visit, r);
+        if (ask_token(visit, r) != APR_SUCCESS) {
+            return end_visit(visit, r);
+        }
+        /* With a new token may have come a new name. */
+        if (visit->access_token && (status = admit(visit, r)) != OK) {
+            return status;
+        }
         abb_preserve_admit(visit, r);
     }
     return status;
@@ -316,7 +335,10 @@ static int ask_before_refusing(abb_visit_t *visit, request_rec *r)
     const abb_visit_basis_t *basis = &visit->basis;
     apr_time_t oldest = oldest_reason(visit);
     apr_time_t since = abb_authz_since(&visit->site->ages, 1, visit->now);
-    abb_recheck_question_t question = {basis->names, basis->workspaces, basis->count, since};
+    abb_recheck_question_t question = {.account = basis->names,
+                                       .workspaces = basis->workspaces,
+                                       .workspace_count = basis->count,
+                                       .since = since};
 
     if (!oldest || abb_record_is_since(oldest, since, visit->now)) {
         return 0;
@@ -391,26 +413,6 @@ int abb_authn_begin(request_rec *r)
 }
 
 /*
- * Where httpd redirects internally within one place, it copies the user and does
- * not ask who it is again; the application behind needs the variables all the same.
- */
-static void restore_identity(request_rec *r)
-{
-    const abb_visit_t *visit;
-
-    if ((!r->prev && !r->main) || !(abb_config_place(r).pass & ABB_PASS_VARIABLES) ||
-        apr_table_get(r->subprocess_env, "BITBUCKET_UUID")) {
-        return;
-    }
-    if ((visit = abb_visit_find_identified(r))) {
-        abb_identity_set_variables(r->subprocess_env, &visit->session->record, r->pool);
-        if (visit->stale) {
-            tell_stale(visit, r);
-        }
-    }
-}
-
-/*
  * Where the rules let everybody in, httpd does not ask who it is; the application
  * may want to know all the same. Nothing is refused here.
  */
@@ -425,40 +427,17 @@ static void adopt_identity(request_rec *r)
     }
     abb_error_clear(&err);
     if (abb_visit_find_session(visit, &err) == APR_SUCCESS &&
-        renew_account(visit, r, &err) == APR_SUCCESS && identify(visit, r)) {
+        renew_account(visit, r, &err) == APR_SUCCESS && ask_token(visit, r) == APR_SUCCESS &&
+        identify(visit, r)) {
         memset(&visit->basis, 0, sizeof(visit->basis));
         keep_fresh(visit, r);
     }
 }
 
-/*
- * Headers are set when the rules have let the request in, for the place where it is:
- * subrequests and internal redirects share the table, and may be at another.
- */
-static void pass_headers(request_rec *r)
-{
-    abb_visit_t *visit = abb_visit_find(r);
-    int is_wanted = visit && visit == abb_visit_find_identified(r) &&
-                    (abb_config_place(r).pass & ABB_PASS_HEADERS);
-    apr_table_t *headers;
-
-    if (!is_wanted && !(visit && visit->has_headers)) {
-        return;
-    }
-    headers = abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool);
-    r->headers_in = headers == r->headers_in ? apr_table_copy(r->pool, headers) : headers;
-    if (is_wanted) {
-        abb_identity_add_headers(r->headers_in, &visit->site->identity, &visit->session->record,
-                                 visit->stale, r->pool);
-        visit->has_headers = 1;
-    }
-}
-
 int abb_authn_fixups(request_rec *r)
 {
-    restore_identity(r);
     adopt_identity(r);
-    pass_headers(r);
+    abb_pass_complete(r);
     abb_refusal_restore_variables(r);
     return DECLINED;
 }

@@ -93,10 +93,12 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
 
 /* ---- the API ------------------------------------------------------------- */
 
-static abb_http_request_t api_request(const char *url, const char *access_token, apr_pool_t *p)
+/* RFC 6750 section 2.1, or RFC 7617 section 2. */
+static abb_http_request_t api_request(const char *url, const abb_tokens_t *tokens, apr_pool_t *p)
 {
-    abb_http_request_t request = {url, apr_pstrcat(p, "Bearer ", access_token, NULL), NULL,
-                                  API_ANSWER_MAX, 0};
+    abb_http_request_t request = {
+        url, apr_pstrcat(p, tokens->is_basic ? "Basic " : "Bearer ", tokens->access_token, NULL),
+        NULL, API_ANSWER_MAX, 0};
 
     return request;
 }
@@ -143,9 +145,10 @@ static const char *grant_url(const abb_bitbucket_t *bitbucket, const char *asked
 /* One who asks, with a token; the answers come into the visitor. */
 typedef struct {
     abb_bitbucket_round_t round;
-    const char *access_token;
+    const abb_tokens_t *tokens;
     /* Whose roles; known before they are read. */
     const char *uuid;
+    int takes_bots;
     abb_bitbucket_visitor_t *visitor;
     apr_pool_t *pool;
 } asker_t;
@@ -167,7 +170,7 @@ static apr_status_t fetch_member(const asker_t *asker, abb_grant_t *grant, abb_e
     const char *url =
         apr_pstrcat(p, asker->round.bitbucket->api_url, "/workspaces/",
                     path_segment(grant->asked, p), "/members/", path_segment(asker->uuid, p), NULL);
-    abb_http_request_t request = api_request(url, asker->access_token, p);
+    abb_http_request_t request = api_request(url, asker->tokens, p);
     abb_http_answer_t answer;
     apr_status_t status;
 
@@ -362,7 +365,7 @@ static apr_status_t take_emails(const asker_t *asker, const abb_http_answer_t *f
     APR_ARRAY_PUSH(seen, const char *) = emails_url(bitbucket, p);
     while (status == APR_SUCCESS && next &&
            (status = check_page(bitbucket, seen, next, err)) == APR_SUCCESS) {
-        abb_http_request_t request = api_request(next, asker->access_token, p);
+        abb_http_request_t request = api_request(next, asker->tokens, p);
         abb_http_answer_t answer;
 
         abb_bitbucket_perform(&asker->round, &request, &answer, 1, p);
@@ -391,7 +394,7 @@ typedef struct {
 
 static int add_question(questions_t *questions, const char *url, const asker_t *asker)
 {
-    questions->requests[questions->count] = api_request(url, asker->access_token, asker->pool);
+    questions->requests[questions->count] = api_request(url, asker->tokens, asker->pool);
     return questions->count++;
 }
 
@@ -426,6 +429,9 @@ static apr_status_t take_user(asker_t *asker, const abb_http_answer_t *answer, a
     if (status == APR_SUCCESS) {
         status = abb_reply_user(answer->body, answer->body_size, &visitor->account,
                                 &visitor->raw_user, asker->pool, err);
+    }
+    if (status == APR_SUCCESS && visitor->account.app_kind && !asker->takes_bots) {
+        return abb_error_set(err, ABB_EACCOUNT, "the account is of type app_user, not a person's");
     }
     if (status == APR_SUCCESS && asker->uuid && strcmp(asker->uuid, visitor->account.uuid) != 0) {
         return abb_error_set(err, ABB_EIDENTITY, "the tokens of account %s are account %s's now",
@@ -486,12 +492,16 @@ static apr_status_t take_account(asker_t *asker, const questions_t *questions, a
     return APR_SUCCESS;
 }
 
-apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const char *access_token,
+apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const abb_tokens_t *tokens,
                                  const abb_bitbucket_question_t *question, apr_time_t now,
                                  abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err)
 {
-    asker_t asker = {abb_bitbucket_begin_round(bitbucket, question->uuid), access_token,
-                     question->uuid, visitor, p};
+    asker_t asker = {abb_bitbucket_begin_round(bitbucket, question->uuid),
+                     tokens,
+                     question->uuid,
+                     question->takes_bots,
+                     visitor,
+                     p};
     apr_status_t status = APR_SUCCESS;
     questions_t questions;
 

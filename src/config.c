@@ -88,6 +88,7 @@ void *abb_config_create_directory(apr_pool_t *p, char *directory)
     conf->is_private = UNSET;
     conf->preserves_post = UNSET;
     conf->pass = UNSET;
+    conf->passes_access_token = UNSET;
     return conf;
 }
 
@@ -101,6 +102,7 @@ void *abb_config_merge_directory(apr_pool_t *p, void *base_config, void *over_co
     INHERIT_NUMBER(is_private);
     INHERIT_NUMBER(preserves_post);
     INHERIT_NUMBER(pass);
+    INHERIT_NUMBER(passes_access_token);
     INHERIT_POINTER(unauthenticated);
     return merged;
 }
@@ -111,7 +113,8 @@ abb_place_t abb_config_place(request_rec *r)
         ap_get_module_config(r->per_dir_config, &auth_bitbucket_module);
     abb_place_t place = {conf->remote_user ? conf->remote_user : "username", conf->is_private != 0,
                          conf->preserves_post == 1,
-                         conf->pass == UNSET ? ABB_PASS_VARIABLES : (abb_pass_t)conf->pass};
+                         conf->pass == UNSET ? ABB_PASS_VARIABLES : (abb_pass_t)conf->pass,
+                         conf->passes_access_token == 1};
 
     return place;
 }
@@ -718,6 +721,12 @@ static const char *set_pass(cmd_parms *cmd, void *directory, const char *value)
     return fault(cmd, value, "is nothing to pass: allowed are env, headers, both and none");
 }
 
+static const char *set_pass_access_token(cmd_parms *cmd, void *directory, int flag)
+{
+    ((directory_config_t *)directory)->passes_access_token = flag;
+    return NULL;
+}
+
 /* ---- directories --------------------------------------------------------- */
 
 static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *value)
@@ -837,6 +846,8 @@ const command_rec abb_config_commands[] = {
                   "how those headers say what is not ASCII: percent or utf8"),
     AP_INIT_TAKE1("AuthBitbucketPass", set_pass, NULL, OR_AUTHCFG,
                   "how applications learn who it is: env, headers, both or none"),
+    AP_INIT_FLAG("AuthBitbucketPassAccessToken", set_pass_access_token, NULL, OR_AUTHCFG,
+                 "whether applications get the visitor's access token for Bitbucket's API"),
     AP_INIT_TAKE1("AuthBitbucketRemoteUser", set_remote_user, NULL, OR_AUTHCFG,
                   "the attribute that becomes REMOTE_USER"),
     AP_INIT_TAKE12("AuthBitbucketUnauthenticated", set_unauthenticated, NULL, OR_AUTHCFG,

@@ -72,6 +72,7 @@ typedef struct directory_config_t {
     int preserves_post;
     /* An abb_pass_t. */
     int pass;
+    int passes_access_token;
     /* Lines of AuthBitbucketUnauthenticated, unauthenticated_line_t; NULL: none. */
     apr_array_header_t *unauthenticated;
 } directory_config_t;

@@ -331,6 +331,9 @@ void abb_identity_settle(abb_identity_settings_t *settings, const char *prefix,
     for (apr_size_t i = 0; i < ABB_IDENTITY_VALUES; ++i) {
         settings->headers[i] = header_name(prefix, table[i].variable, p);
     }
+    settings->token_header = header_name(prefix, ABB_IDENTITY_TOKEN_VARIABLE, p);
+    settings->token_header_variable =
+        apr_pstrcat(p, "HTTP_", folded(settings->token_header, p), NULL);
 }
 
 /* ---- what clients send --------------------------------------------------- */

@@ -219,8 +219,8 @@ apr_status_t abb_login_finish(const abb_login_t *login, const abb_login_callback
     }
     if ((status = abb_bitbucket_exchange_code(login->bitbucket, callback->code, now, &tokens, p,
                                               err)) != APR_SUCCESS ||
-        (status = abb_bitbucket_fetch(login->bitbucket, tokens.access_token, &question, now,
-                                      &visitor, p, err)) != APR_SUCCESS ||
+        (status = abb_bitbucket_fetch(login->bitbucket, &tokens, &question, now, &visitor, p,
+                                      err)) != APR_SUCCESS ||
         (status = settle_failure(&visitor, err, p)) != APR_SUCCESS) {
         return settle_status(status, err);
     }

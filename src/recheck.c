@@ -18,8 +18,7 @@ typedef struct {
     /* When somebody had last asked in vain, as far as the caller knew. */
     apr_time_t known_failure;
     abb_record_private_t private_part;
-    /* The access token is new, so it is not proved whose it is. */
-    int is_token_new;
+    int has_refreshed;
     apr_pool_t *pool;
     abb_error_t *err;
 } job_t;
@@ -62,6 +61,27 @@ static int needs_account(const abb_record_t *record, const abb_recheck_question_
            !abb_record_is_since(record->account_checked_at, question->since, apr_time_now());
 }
 
+/* The access token is to be asked whose it is before it counts. */
+static int is_unproved(const job_t *job)
+{
+    return job->private_part.tokens.is_unproved;
+}
+
+/* How long the access token must last to be used as it is. */
+static apr_time_t token_until(const job_t *job)
+{
+    apr_time_t least = apr_time_now() + ABB_RECHECK_TOKEN_MARGIN;
+
+    return job->question->token_until > least ? job->question->token_until : least;
+}
+
+static int has_token(const job_t *job)
+{
+    return !job->question->token_until ||
+           (job->private_part.tokens.expires_at >= job->question->token_until && !is_unproved(job));
+}
+
+/* Of what the open part has. */
 static int has_answers(const abb_session_t *session, const abb_recheck_question_t *question)
 {
     for (int i = 0; i < question->workspace_count; ++i) {
@@ -89,7 +109,9 @@ static abb_bitbucket_question_t what_to_ask(const job_t *job)
     const abb_recheck_question_t *wanted = job->question;
     const char **workspaces =
         apr_palloc(job->pool, ABB_BITBUCKET_WORKSPACES_MAX * sizeof(*workspaces));
-    abb_bitbucket_question_t question = {.uuid = record->account.uuid, .workspaces = workspaces};
+    abb_bitbucket_question_t question = {.takes_bots = record->account.app_kind != NULL,
+                                         .uuid = record->account.uuid,
+                                         .workspaces = workspaces};
 
     question.user = question.emails = needs_account(record, wanted);
     for (int i = 0; i < wanted->workspace_count; ++i) {
@@ -148,6 +170,7 @@ static void take_account(job_t *job, const abb_bitbucket_question_t *question,
         record->account.emails = before.emails;
     }
     job->private_part.raw_user = visitor->raw_user;
+    job->private_part.tokens.is_unproved = 0;
     if (question->emails) {
         record->account_checked_at = asked_at;
     }
@@ -211,16 +234,18 @@ static apr_status_t refresh(job_t *job)
                       "the access token ran out and there is no refresh token");
         return end_session(job);
     }
-    job->is_token_new = 1;
+    job->has_refreshed = 1;
     status = abb_bitbucket_refresh(job->recheck->bitbucket, job->session->record.account.uuid,
                                    refresh_token, apr_time_now(), tokens, job->pool, job->err);
     if (status == ABB_EGRANT) {
         return settle_refusal(job, refresh_token);
     }
-    if (status != APR_SUCCESS || (status = save(job)) != APR_SUCCESS) {
+    if (status != APR_SUCCESS) {
         return status;
     }
-    return load(job);
+    tokens->is_unproved = 1;
+    status = save(job);
+    return status == APR_SUCCESS ? load(job) : status;
 }
 
 /* ---- asking -------------------------------------------------------------- */
@@ -232,15 +257,15 @@ static apr_status_t ask(job_t *job, abb_bitbucket_question_t *question)
     abb_bitbucket_visitor_t visitor;
     apr_status_t status;
 
-    question->user |= job->is_token_new;
-    status = abb_bitbucket_fetch(job->recheck->bitbucket, job->private_part.tokens.access_token,
-                                 question, asked_at, &visitor, job->pool, job->err);
+    question->user |= is_unproved(job);
+    status = abb_bitbucket_fetch(job->recheck->bitbucket, &job->private_part.tokens, question,
+                                 asked_at, &visitor, job->pool, job->err);
     if (status != APR_SUCCESS) {
         return status;
     }
     job->notes->doubt = visitor.doubt;
     job->notes->change = visitor.change;
-    if (visitor.has_account || !job->is_token_new) {
+    if (visitor.has_account || !is_unproved(job)) {
         status = take_answers(job, question, &visitor, asked_at);
     }
     if (status == APR_SUCCESS && visitor.failure.status != APR_SUCCESS) {
@@ -255,12 +280,12 @@ static apr_status_t ask_with_good_token(job_t *job, abb_bitbucket_question_t *qu
 {
     apr_status_t status;
 
-    if (job->private_part.tokens.expires_at - apr_time_now() < ABB_RECHECK_TOKEN_MARGIN &&
+    if (job->private_part.tokens.expires_at < token_until(job) &&
         (status = refresh(job)) != APR_SUCCESS) {
         return status;
     }
     status = ask(job, question);
-    if (status == ABB_ETOKEN && !job->is_token_new) {
+    if (status == ABB_ETOKEN && !job->has_refreshed) {
         abb_error_clear(job->err);
         if ((status = refresh(job)) != APR_SUCCESS) {
             return status;
@@ -305,7 +330,7 @@ static apr_status_t work(job_t *job, apr_time_t waiting_since)
     abb_bitbucket_question_t question;
     apr_status_t status = load(job);
 
-    if (status != APR_SUCCESS || has_answers(job->session, job->question)) {
+    if (status != APR_SUCCESS || (has_answers(job->session, job->question) && has_token(job))) {
         return status;
     }
     if (was_in_vain(job, waiting_since)) {
@@ -362,7 +387,8 @@ static apr_status_t take_lease(job_t *job, apr_uint64_t *holder, apr_time_t *wai
         if ((status = look(job, &seen, scratch)) != APR_SUCCESS) {
             return status;
         }
-        if (has_answers(&seen, job->question)) {
+        /* Of the token only who has the lease reads. */
+        if (!job->question->token_until && has_answers(&seen, job->question)) {
             return load(job);
         }
     }
@@ -385,7 +411,7 @@ static apr_status_t take_what_is_there(job_t *job)
 {
     apr_status_t status = load(job);
 
-    if (status != APR_SUCCESS || has_answers(job->session, job->question)) {
+    if (status != APR_SUCCESS || (has_answers(job->session, job->question) && has_token(job))) {
         return status;
     }
     return abb_error_set(job->err, ABB_EBUSY, "too many requests wait for Bitbucket already");

@@ -10,7 +10,7 @@
  *
  * Numbers have two bytes each when the block is smaller than 64 KiB, else four;
  * the magic says which. They are: how many grants, how many times; the places of
- * two times and nine strings; then for each grant the places of a time and three
+ * two times and ten strings; then for each grant the places of a time and three
  * strings, and the role. The place of a time is its number in the list, that of
  * a string its offset from the block's start, 0 for NULL. What is equal stands
  * there once: most grants are asked for by their slug, many checked at one time.
@@ -22,7 +22,8 @@
  *   | form    | expires at  | access token, refresh token, scope, user      |
  *   +---------+-------------+-----------------------------------------------+
  *
- * The lower half of the form says which of the strings are there. It is packed
+ * The lower half of the form says which of the strings are there, two bits of the
+ * upper one whether it is proved whose the tokens are, and their scheme. It is packed
  * against a text that is the same for all and the first strings of the open part,
  * since Bitbucket's answer consists of them; so both parts are only ever written
  * together, and the strings are the label of the seal. What the sealed part's
@@ -36,13 +37,15 @@
 #include "abb_pack.h"
 
 /* "AB" and a version; another byte order reads as another magic. */
-#define MAGIC_NARROW 0x41420203u
-#define MAGIC_WIDE 0x41420204u
+#define MAGIC_NARROW 0x41420205u
+#define MAGIC_WIDE 0x41420206u
 #define HEAD_SIZE 8
 #define NARROW_SIZE_MAX 0xffff
 
 #define PRIVATE_FORM 0x10
-#define PRIVATE_FORM_MASK 0xf0
+#define PRIVATE_FORM_MASK 0x90
+#define PRIVATE_UNPROVED 0x20
+#define PRIVATE_BASIC 0x40
 #define PRIVATE_HEAD_SIZE 9
 #define PRIVATE_STRINGS 4
 
@@ -60,7 +63,7 @@ static const apr_size_t account_strings[] = {
     offsetof(abb_account_t, username),     offsetof(abb_account_t, nickname),
     offsetof(abb_account_t, display_name), offsetof(abb_account_t, email),
     offsetof(abb_account_t, avatar_url),   offsetof(abb_account_t, profile_url),
-    offsetof(abb_account_t, emails),
+    offsetof(abb_account_t, emails),       offsetof(abb_account_t, app_kind),
 };
 #define ACCOUNT_STRINGS (sizeof(account_strings) / sizeof(account_strings[0]))
 
@@ -462,7 +465,8 @@ static void write_private(const abb_record_private_t *part, unsigned char *out)
     unsigned char *at = out + PRIVATE_HEAD_SIZE;
 
     list_strings(part, strings);
-    out[0] = PRIVATE_FORM;
+    out[0] = (unsigned char)(PRIVATE_FORM | (part->tokens.is_unproved ? PRIVATE_UNPROVED : 0) |
+                             (part->tokens.is_basic ? PRIVATE_BASIC : 0));
     memcpy(out + 1, &expires_at, sizeof(expires_at));
     for (int i = 0; i < PRIVATE_STRINGS; ++i) {
         if (strings[i]) {
@@ -536,6 +540,8 @@ static int read_private(const char *text, apr_size_t size, abb_record_private_t 
     part->tokens.refresh_token = strings[1];
     part->tokens.scope = strings[2];
     part->tokens.expires_at = expires_at;
+    part->tokens.is_unproved = (text[0] & PRIVATE_UNPROVED) != 0;
+    part->tokens.is_basic = (text[0] & PRIVATE_BASIC) != 0;
     part->raw_user = strings[3];
     return at == end;
 }

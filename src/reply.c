@@ -185,6 +185,7 @@ apr_status_t abb_reply_tokens(const char *body, apr_size_t size, apr_time_t now,
     }
     tokens->scope = take_scope(object, p);
     tokens->expires_at = now + take_lifetime(object);
+    tokens->is_unproved = tokens->is_basic = 0;
     return APR_SUCCESS;
 }
 
@@ -203,7 +204,21 @@ static const char *take_link(const json_t *user, const char *name, apr_pool_t *p
     return href;
 }
 
-static apr_status_t check_kind(const json_t *user, apr_pool_t *p, abb_error_t *err)
+static apr_status_t refuse_type(const char *type, abb_error_t *err)
+{
+    return abb_error_set(err, ABB_EACCOUNT, "the account is of type %.40s, not a person's", type);
+}
+
+/* A bot may leave its kind out. */
+static const char *take_app_kind(const json_t *user, apr_pool_t *p)
+{
+    const char *kind;
+
+    return take_text(user, "kind", &kind, p) && kind ? kind : "app_user";
+}
+
+static apr_status_t check_kind(const json_t *user, abb_account_t *account, apr_pool_t *p,
+                               abb_error_t *err)
 {
     const char *type;
     const char *state;
@@ -211,9 +226,11 @@ static apr_status_t check_kind(const json_t *user, apr_pool_t *p, abb_error_t *e
     if (!take_text(user, "type", &type, p) || !type) {
         return unusable(err, "the account", "type is missing");
     }
-    if (strcmp(type, "user") != 0) {
-        return abb_error_set(err, ABB_EACCOUNT, "the account is of type %.40s, not a person's",
-                             type);
+    if (strcmp(type, "app_user") == 0) {
+        account->app_kind = take_app_kind(user, p);
+    }
+    else if (strcmp(type, "user") != 0) {
+        return refuse_type(type, err);
     }
     if (!take_text(user, "account_status", &state, p)) {
         return unusable(err, "the account", "account_status is no text");
@@ -246,12 +263,13 @@ apr_status_t abb_reply_user(const char *body, apr_size_t size, abb_account_t *ac
     if (!user) {
         return unusable(err, what, "it is no JSON object");
     }
-    if ((status = check_kind(user, p, err)) != APR_SUCCESS) {
+    if ((status = check_kind(user, account, p, err)) != APR_SUCCESS) {
         return status;
     }
     if (!take_text(user, "uuid", &uuid, p) || !uuid ||
         !(account->uuid = abb_account_parse_uuid(uuid, p))) {
-        return unusable(err, what, "uuid is missing or malformed");
+        return account->app_kind ? refuse_type("app_user", err)
+                                 : unusable(err, what, "uuid is missing or malformed");
     }
     if (!take_text(user, "account_id", &account->account_id, p) ||
         !take_text(user, "username", &account->username, p) ||

@@ -248,8 +248,8 @@ static apr_status_t ask_about_rows(abb_visit_t *visit, request_rec *r, const abb
 {
     const char **names =
         apr_palloc(visit->pool, (apr_size_t)(rows->count + visit->wanted_count) * sizeof(*names));
-    abb_recheck_question_t question = {0, names, 0,
-                                       abb_authz_since(&visit->site->ages, 0, visit->now)};
+    abb_recheck_question_t question = {.workspaces = names,
+                                       .since = abb_authz_since(&visit->site->ages, 0, visit->now)};
 
     for (int i = 0; i < rows->count; ++i) {
         names[question.workspace_count++] = rows->rules[i].asked;

@@ -9,7 +9,7 @@
 
 #define MAGIC 0x3142424153544f52ULL
 /* Changes with the layout of the segment and with that of what sessions put into it. */
-#define LAYOUT_VERSION 3
+#define LAYOUT_VERSION 4
 
 /* How often a writer tries before it lets the kernel put it to sleep. */
 #define LOCK_ATTEMPTS 40

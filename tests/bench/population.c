@@ -226,7 +226,7 @@ abb_session_t *bench_sign_in(bench_store_t *store, const visitor_kind_t *kind, a
 {
     apr_uint64_t state = SEED + number;
     abb_record_t record = {.created_at = store->now, .account_checked_at = store->now};
-    abb_record_private_t private_part = {{NULL, NULL, "account email", 0}, NULL};
+    abb_record_private_t private_part = {{NULL, NULL, "account email", 0, 0, 0}, NULL};
     const char *cookie;
     abb_session_t *session;
     abb_error_t err;

@@ -13,7 +13,7 @@ floor_of() {
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
     login | recheck | config | refusal | news | draft) echo 4 ;;
     visit | memory | background) echo 5 ;;
-    ask | interface | preserve) echo 6 ;;
+    ask | interface | preserve | pass) echo 6 ;;
     authn | rules | callback) echo 7 ;;
     endpoints) echo 8 ;;
     mod_auth_bitbucket) echo 9 ;;

@@ -32,12 +32,14 @@ typedef struct {
     const char *doubt;
 } outcome_t;
 
+static const abb_tokens_t some_tokens = {.access_token = "access-1"};
+
 /* What could not be asked is a failure of the whole here. */
 static void fetch(site_t *site, const abb_bitbucket_question_t *question, outcome_t *outcome)
 {
     memset(outcome, 0, sizeof(*outcome));
     clear(&outcome->err);
-    outcome->status = abb_bitbucket_fetch(&site->bitbucket, "access-1", question, NOW,
+    outcome->status = abb_bitbucket_fetch(&site->bitbucket, &some_tokens, question, NOW,
                                           &outcome->visitor, site->p, &outcome->err);
     if (outcome->status == APR_SUCCESS && outcome->visitor.failure.status != APR_SUCCESS) {
         outcome->err = outcome->visitor.failure;
@@ -48,7 +50,7 @@ static void fetch(site_t *site, const abb_bitbucket_question_t *question, outcom
 
 static outcome_t ask_visitor(site_t *site, const char *const *workspaces, int count)
 {
-    abb_bitbucket_question_t question = {1, 1, NULL, workspaces, count};
+    abb_bitbucket_question_t question = {1, 1, NULL, workspaces, count, 0};
     outcome_t outcome;
 
     fetch(site, &question, &outcome);
@@ -57,7 +59,7 @@ static outcome_t ask_visitor(site_t *site, const char *const *workspaces, int co
 
 static outcome_t ask_grant(site_t *site, const char *workspace)
 {
-    abb_bitbucket_question_t question = {0, 0, SITE_USER, &workspace, 1};
+    abb_bitbucket_question_t question = {0, 0, SITE_USER, &workspace, 1, 0};
     outcome_t outcome;
 
     fetch(site, &question, &outcome);
@@ -318,11 +320,11 @@ static void the_error_may_be_left_out(void **state)
     assert_int_equal(
         abb_bitbucket_refresh(&site->bitbucket, SITE_USER, "r", NOW, &tokens, site->p, NULL),
         ABB_ELIMIT);
+    assert_int_equal(abb_bitbucket_fetch(&site->bitbucket, &some_tokens, &stranger, NOW, &visitor,
+                                         site->p, NULL),
+                     ABB_ELIMIT);
     assert_int_equal(
-        abb_bitbucket_fetch(&site->bitbucket, "a", &stranger, NOW, &visitor, site->p, NULL),
-        ABB_ELIMIT);
-    assert_int_equal(
-        abb_bitbucket_fetch(&site->bitbucket, "a", &known, NOW, &visitor, site->p, NULL),
+        abb_bitbucket_fetch(&site->bitbucket, &some_tokens, &known, NOW, &visitor, site->p, NULL),
         APR_SUCCESS);
     assert_int_equal(visitor.failure.status, ABB_ELIMIT);
 }
@@ -590,6 +592,25 @@ static void bots_and_closed_accounts_are_refused(void **state)
         assert_int_equal(outcome.status, ABB_EACCOUNT);
         assert_int_equal(outcome.err.status, ABB_EACCOUNT);
     }
+}
+
+/* E-mail and API token as they came; a bot where bots are taken. */
+static void other_credentials_are_sent_as_they_are(void **state)
+{
+    static const abb_tokens_t api_token = {.access_token = "bWFya0B4Onk=", .is_basic = 1};
+    static const abb_bitbucket_question_t question = {.user = 1, .takes_bots = 1};
+    site_t *site = *state;
+    abb_bitbucket_visitor_t visitor;
+
+    server_add_json(site->server, SITE_GET_USER, 200,
+                    "{\"type\":\"app_user\",\"uuid\":\"{" SITE_USER "}\"}");
+    assert_int_equal(
+        abb_bitbucket_fetch(&site->bitbucket, &api_token, &question, NOW, &visitor, site->p, NULL),
+        APR_SUCCESS);
+    assert_string_equal(visitor.account.app_kind, "app_user");
+    assert_string_equal(
+        server_header(server_request(site->server, SITE_GET_USER, 0), "Authorization", site->p),
+        "Basic bWFya0B4Onk=");
 }
 
 /* Somebody else's membership is never taken for the visitor's. */
@@ -1187,6 +1208,7 @@ int main(void)
         SITE_TEST(a_visitor_is_asked_about_at_the_same_time),
         SITE_TEST(more_than_eight_workspaces_are_not_asked),
         SITE_TEST(bots_and_closed_accounts_are_refused),
+        SITE_TEST(other_credentials_are_sent_as_they_are),
         SITE_TEST(a_row_of_another_user_is_no_answer),
         SITE_TEST(without_the_scope_there_is_no_address),
         SITE_TEST(a_missing_scope_is_named),

@@ -21,8 +21,8 @@
 static const char *create_session(site_t *site, apr_interval_time_t token_left, abb_grant_t *grants,
                                   int grant_count)
 {
-    abb_record_private_t part = {{"access-0", "refresh-0", "account", apr_time_now() + token_left},
-                                 "{}"};
+    abb_record_private_t part = {
+        {"access-0", "refresh-0", "account", apr_time_now() + token_left, 0, 0}, "{}"};
     abb_session_t *session;
     abb_record_t record;
     const char *cookie;
@@ -74,7 +74,7 @@ static apr_status_t ask_question(site_t *site, abb_session_t *session, const cha
                                  abb_error_t *err)
 {
     abb_recheck_t recheck = {&site->sessions, &site->bitbucket};
-    abb_recheck_question_t question = {0, &workspace, 1, since};
+    abb_recheck_question_t question = {0, &workspace, 1, since, 0};
 
     return abb_recheck_session(&recheck, session, &question, ABB_RECHECK_WAIT, notes, p, err);
 }
@@ -466,7 +466,7 @@ static void a_refused_refresh_ends_the_session(void **state)
 static void without_a_refresh_token_the_session_ends_with_its_token(void **state)
 {
     site_t *site = *state;
-    abb_record_private_t part = {{"access-0", NULL, NULL, apr_time_now()}, "{}"};
+    abb_record_private_t part = {{"access-0", NULL, NULL, apr_time_now(), 0, 0}, "{}"};
     abb_session_t *session;
     abb_record_t record;
     const char *cookie;
@@ -1031,7 +1031,7 @@ static outcome_t ask_more(site_t *site, const char *cookie, const abb_recheck_qu
 
 static outcome_t ask_account(site_t *site, const char *cookie)
 {
-    abb_recheck_question_t question = {1, NULL, 0, apr_time_now()};
+    abb_recheck_question_t question = {1, NULL, 0, apr_time_now(), 0};
 
     return ask_more(site, cookie, &question, ABB_RECHECK_WAIT);
 }
@@ -1058,7 +1058,7 @@ static void the_account_is_renewed(void **state)
     assert_string_equal(part.raw_user, SITE_USER_BODY);
     /* What is known is not asked again. */
     outcome =
-        ask_more(site, cookie, &(abb_recheck_question_t){1, NULL, 0, before}, ABB_RECHECK_WAIT);
+        ask_more(site, cookie, &(abb_recheck_question_t){1, NULL, 0, before, 0}, ABB_RECHECK_WAIT);
     assert_int_equal(outcome.status, APR_SUCCESS);
     assert_false(outcome.notes.has_asked);
     assert_int_equal(server_count(site->server, ""), 2);
@@ -1069,7 +1069,7 @@ static void account_and_rows_are_asked_at_the_same_time(void **state)
     static const char *const workspaces[] = {"acme", "beta", "acme"};
     site_t *site = *state;
     const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
-    abb_recheck_question_t question = {1, workspaces, 3, apr_time_now()};
+    abb_recheck_question_t question = {1, workspaces, 3, apr_time_now(), 0};
     outcome_t outcome;
 
     site_add_ada(site);
@@ -1138,6 +1138,79 @@ static void an_unproved_token_proves_nothing(void **state)
     assert_string_equal(stored_tokens(site, cookie).access_token, "access-1");
 }
 
+/* ---- the token itself ---------------------------------------------------- */
+
+static apr_status_t want_token(site_t *site, const char *cookie, apr_interval_time_t until,
+                               abb_error_t *err)
+{
+    abb_recheck_t recheck = {&site->sessions, &site->bitbucket};
+    abb_recheck_question_t question = {.since = apr_time_now(),
+                                       .token_until = apr_time_now() + until};
+    abb_recheck_notes_t notes;
+
+    abb_error_clear(err);
+    return abb_recheck_session(&recheck, find(site, cookie, site->p), &question, ABB_RECHECK_WAIT,
+                               &notes, site->p, err);
+}
+
+static void a_token_that_lasts_is_left_alone(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(300), NULL, 0);
+    abb_error_t err;
+
+    assert_int_equal(want_token(site, cookie, SECONDS(120), &err), APR_SUCCESS);
+    assert_int_equal(server_count(site->server, SITE_POST_TOKEN), 0);
+    assert_int_equal(server_count(site->server, SITE_GET_USER), 0);
+}
+
+/* One call for the pair and one that proves whose it is; nothing more is asked. */
+static void a_token_that_ends_soon_is_renewed_and_proved(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(100), NULL, 0);
+    abb_error_t err;
+
+    site_add_ada(site);
+    assert_int_equal(want_token(site, cookie, SECONDS(120), &err), APR_SUCCESS);
+    assert_string_equal(stored_tokens(site, cookie).access_token, "access-1");
+    assert_false(stored_tokens(site, cookie).is_unproved);
+    assert_int_equal(server_count(site->server, SITE_POST_TOKEN), 1);
+    assert_int_equal(server_count(site->server, SITE_GET_USER), 1);
+    assert_int_equal(server_count(site->server, ACME), 0);
+}
+
+/* It is stored, or it would be lost; but it stays unproved until somebody has asked. */
+static void what_could_not_be_proved_is_proved_later(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(0), NULL, 0);
+    abb_error_t err;
+
+    server_add_json(site->server, SITE_GET_USER, 503, PLAIN);
+    site_add_ada(site);
+    assert_int_equal(want_token(site, cookie, SECONDS(60), &err), ABB_EUPSTREAM);
+    assert_string_equal(stored_tokens(site, cookie).access_token, "access-1");
+    assert_true(stored_tokens(site, cookie).is_unproved);
+    server_forget_rules(site->server);
+    site_add_ada(site);
+    assert_int_equal(want_token(site, cookie, SECONDS(60), &err), APR_SUCCESS);
+    assert_false(stored_tokens(site, cookie).is_unproved);
+    assert_int_equal(server_count(site->server, SITE_POST_TOKEN), 1);
+}
+
+static void a_token_of_another_is_nobodys(void **state)
+{
+    site_t *site = *state;
+    const char *cookie = create_session(site, SECONDS(0), NULL, 0);
+    abb_error_t err;
+
+    server_add_json(site->server, SITE_GET_USER, 200, OTHER_USER_BODY);
+    site_add_ada(site);
+    assert_int_equal(want_token(site, cookie, SECONDS(60), &err), APR_NOTFOUND);
+    assert_null(find(site, cookie, site->p));
+}
+
 /* ---- some answers and some not ------------------------------------------- */
 
 static void what_was_answered_is_kept(void **state)
@@ -1157,7 +1230,7 @@ static void what_was_answered_is_kept(void **state)
     for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
         const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
         apr_time_t since = apr_time_now();
-        abb_recheck_question_t question = {1, workspaces, 2, since};
+        abb_recheck_question_t question = {1, workspaces, 2, since, 0};
         outcome_t outcome;
 
         server_forget_rules(site->server);
@@ -1241,7 +1314,7 @@ static void who_asks_aside_waits_for_nobody(void **state)
     const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
     abb_session_t *session = find(site, cookie, site->p);
     apr_time_t start = apr_time_now();
-    abb_recheck_question_t question = {0, workspaces, 1, start};
+    abb_recheck_question_t question = {0, workspaces, 1, start, 0};
     apr_uint64_t holder;
     outcome_t outcome;
 
@@ -1264,7 +1337,7 @@ static void who_follows_asks_nobody(void **state)
     const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
     abb_session_t *session = find(site, cookie, site->p);
     apr_time_t start = apr_time_now();
-    abb_recheck_question_t question = {0, workspaces, 1, start};
+    abb_recheck_question_t question = {0, workspaces, 1, start, 0};
     apr_uint64_t holder;
     outcome_t outcome;
 
@@ -1291,7 +1364,7 @@ static void who_follows_takes_what_another_brings(void **state)
     const char *cookie = create_session(site, SECONDS(7200), NULL, 0);
     server_rule_t slow =
         server_json(ACME, 200, site_membership_body("acme", "owner", site->p), site->p);
-    abb_recheck_question_t question = {0, workspaces, 1, apr_time_now()};
+    abb_recheck_question_t question = {0, workspaces, 1, apr_time_now(), 0};
     outcome_t outcome;
     asker_t asker;
     pthread_t thread;
@@ -1353,6 +1426,10 @@ int main(void)
         SITE_TEST(an_account_that_cannot_be_used_ends_the_session),
         SITE_TEST(tokens_of_another_account_end_the_session),
         SITE_TEST(an_unproved_token_proves_nothing),
+        SITE_TEST(a_token_that_lasts_is_left_alone),
+        SITE_TEST(a_token_that_ends_soon_is_renewed_and_proved),
+        SITE_TEST(what_could_not_be_proved_is_proved_later),
+        SITE_TEST(a_token_of_another_is_nobodys),
         SITE_TEST(what_was_answered_is_kept),
         SITE_TEST(a_refused_refresh_looks_whether_another_was_quicker),
         SITE_TEST(who_asks_aside_waits_for_nobody),

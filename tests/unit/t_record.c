@@ -26,7 +26,7 @@ static abb_record_t full_record(void)
     abb_record_t record = {
         .account = {UUID, "557058:abc", "ada", "Ada <3", "Ada L\xc3\xb6velace", "ada@example.com",
                     "https://avatar.example/a?b=c", "https://bitbucket.org/%7Bx%7D/",
-                    "ada@example.com ada@home.example"},
+                    "ada@example.com ada@home.example", "workspace_access_token"},
         .grants = full_grants,
         .grant_count = UNIT_COUNT(full_grants),
         .created_at = NOW - 100,
@@ -72,6 +72,7 @@ static void check_equal(const abb_record_t *a, const abb_record_t *b)
     unit_equal(a->account.avatar_url, b->account.avatar_url, "avatar_url");
     unit_equal(a->account.profile_url, b->account.profile_url, "profile_url");
     unit_equal(a->account.emails, b->account.emails, "emails");
+    unit_equal(a->account.app_kind, b->account.app_kind, "kind of bot");
     assert_int_equal(a->created_at, b->created_at);
     assert_int_equal(a->account_checked_at, b->account_checked_at);
     assert_int_equal(a->grant_count, b->grant_count);
@@ -109,22 +110,22 @@ static void a_record_of_a_uuid_comes_back(void **state)
 /* Each optional string absent while all the others are there. */
 static void absent_strings_stay_absent(void **state)
 {
-    for (int i = 0; i < 10; ++i) {
+    for (int i = 0; i < 11; ++i) {
         abb_record_t record = full_record();
         const char **strings[] = {
             &record.account.account_id,   &record.account.username, &record.account.nickname,
             &record.account.display_name, &record.account.email,    &record.account.avatar_url,
-            &record.account.profile_url,  &record.account.emails,
+            &record.account.profile_url,  &record.account.emails,   &record.account.app_kind,
         };
         abb_grant_t grant = full_grants[0];
 
         record.grants = &grant;
         record.grant_count = 1;
-        if (i < 8) {
+        if (i < 9) {
             *strings[i] = NULL;
         }
         else {
-            *(i == 8 ? &grant.slug : &grant.uuid) = NULL;
+            *(i == 9 ? &grant.slug : &grant.uuid) = NULL;
         }
         check_round_trip(&record, *state);
     }
@@ -770,7 +771,7 @@ static void more_grants_than_allowed_are_refused(void **state)
 /* ---- the private part ------------------------------------------------------------------ */
 
 static const abb_record_private_t full_private = {
-    {"access-token", "refresh-token", "account email", NOW}, "{\"uuid\":\"{x}\"}"};
+    {"access-token", "refresh-token", "account email", NOW, 0, 0}, "{\"uuid\":\"{x}\"}"};
 
 /* The open part beside it. */
 static abb_record_bytes_t full_open(apr_pool_t *p)
@@ -815,6 +816,8 @@ static void check_private_round_trip_beside(const abb_record_private_t *part,
     unit_equal(opened.tokens.scope, part->tokens.scope, "scope");
     unit_equal(opened.raw_user, part->raw_user, "user");
     assert_int_equal(opened.tokens.expires_at, part->tokens.expires_at);
+    assert_int_equal(opened.tokens.is_unproved, part->tokens.is_unproved);
+    assert_int_equal(opened.tokens.is_basic, part->tokens.is_basic);
 }
 
 static void check_private_round_trip(const abb_record_private_t *part, apr_pool_t *p)
@@ -826,9 +829,9 @@ static void check_private_round_trip(const abb_record_private_t *part, apr_pool_
 
 static void a_private_part_comes_back(void **state)
 {
-    static const abb_record_private_t nothing = {{NULL, NULL, NULL, 0}, NULL};
-    static const abb_record_private_t access_only = {{"access", NULL, NULL, INT64_MAX}, NULL};
-    static const abb_record_private_t user_only = {{NULL, NULL, NULL, -1}, "{}"};
+    static const abb_record_private_t nothing = {{NULL, NULL, NULL, 0, 0, 0}, NULL};
+    static const abb_record_private_t access_only = {{"access", NULL, NULL, INT64_MAX, 1, 0}, NULL};
+    static const abb_record_private_t user_only = {{NULL, NULL, NULL, -1, 0, 1}, "{}"};
 
     check_private_round_trip(&full_private, *state);
     check_private_round_trip(&nothing, *state);
@@ -1149,7 +1152,7 @@ static apr_size_t usual_size(apr_size_t token_length, apr_pool_t *p)
     abb_record_t record = usual_record();
     abb_record_bytes_t open = encode(&record, p);
     abb_record_private_t part = {{make_token(token_length, 1, p), make_token(token_length, 2, p),
-                                  "account email", NOW + apr_time_from_sec(7200)},
+                                  "account email", NOW + apr_time_from_sec(7200), 0, 0},
                                  usual_user};
     abb_record_bytes_t sealed = seal_beside(&part, &open, p);
 
@@ -1212,7 +1215,7 @@ static void blocks_of_any_size_come_back(void **state)
         record.account.display_name = unit_repeat('n', length, *state);
         check_round_trip(&record, *state);
         assert_int_equal(encode(&record, *state).size,
-                         size + length + (size + length > 65535 ? 2 * (13 + 5) : 0));
+                         size + length + (size + length > 65535 ? 2 * (14 + 5) : 0));
     }
 }
 

@@ -97,6 +97,7 @@ static void run_user(const char *body, apr_size_t size, outcome_t *outcome, apr_
         add_line(outcome, "email", account.email, p);
         add_line(outcome, "avatar_url", account.avatar_url, p);
         add_line(outcome, "profile_url", account.profile_url, p);
+        add_line(outcome, "app_kind", account.app_kind, p);
         add_line(outcome, "raw", raw, p);
     }
 }

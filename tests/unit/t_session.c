@@ -221,7 +221,7 @@ static abb_record_t make_record(void)
 
 static abb_record_private_t make_private(void)
 {
-    abb_record_private_t part = {{"access", "refresh", "account email", NOW + SECONDS(7200)},
+    abb_record_private_t part = {{"access", "refresh", "account email", NOW + SECONDS(7200), 0, 0},
                                  "{\"type\":\"user\"}"};
 
     return part;
@@ -1119,9 +1119,8 @@ static void rows_of_another_lose_their_role(void **state)
 
     assert_int_equal(pin(place, "acme", UUID, NOW), APR_SUCCESS);
     assert_int_equal(pin(place, "acme/site", UUID, NOW), APR_SUCCESS);
-    assert_int_equal(
-        abb_session_pin_grants(&place->sessions, rows, 6, NOW, &alarm, place->p, NULL),
-        APR_SUCCESS);
+    assert_int_equal(abb_session_pin_grants(&place->sessions, rows, 6, NOW, &alarm, place->p, NULL),
+                     APR_SUCCESS);
     assert_int_equal(rows[0].role, ABB_ROLE_NONE);
     assert_int_equal(rows[1].role, ABB_ROLE_NONE);
     assert_int_equal(rows[2].role, ABB_ROLE_MEMBER);

@@ -1,0 +1,107 @@
+/* pass (floor 6): what the application behind a request is given. See abb_pass.h. */
+#include "abb_pass.h"
+
+#include <string.h>
+
+void abb_pass_variables(const abb_visit_t *visit, request_rec *r)
+{
+    if (!(abb_config_place(r).pass & ABB_PASS_VARIABLES)) {
+        return;
+    }
+    abb_identity_set_variables(r->subprocess_env, &visit->session->record, r->pool);
+    if (visit->stale) {
+        abb_identity_set_stale(r->subprocess_env, visit->stale, r->pool);
+    }
+}
+
+/*
+ * Where httpd redirects internally within one place, it copies the user and does
+ * not ask who it is again; the application behind needs the variables all the same.
+ */
+static void restore_variables(const abb_visit_t *identified, request_rec *r)
+{
+    if (identified && (r->prev || r->main) && !apr_table_get(r->subprocess_env, "BITBUCKET_UUID")) {
+        abb_pass_variables(identified, r);
+    }
+}
+
+/* Names of httpd's copies of variables after an internal redirect begin so, once for each. */
+#define COPY_PREFIX "REDIRECT_"
+
+/* The token, or its header as programs see it, under whatever name httpd keeps it. */
+static int is_token_variable(const char *name, const abb_identity_settings_t *settings)
+{
+    while (strncmp(name, COPY_PREFIX, sizeof(COPY_PREFIX) - 1) == 0) {
+        name += sizeof(COPY_PREFIX) - 1;
+    }
+    return strcmp(name, ABB_IDENTITY_TOKEN_VARIABLE) == 0 ||
+           strcmp(name, settings->token_header_variable) == 0;
+}
+
+/* Unset what another place had been given. */
+static void drop_token(request_rec *r, const abb_identity_settings_t *settings)
+{
+    const apr_array_header_t *variables = apr_table_elts(r->subprocess_env);
+
+    for (int i = variables->nelts - 1; i >= 0; --i) {
+        const char *name = APR_ARRAY_IDX(variables, i, apr_table_entry_t).key;
+
+        if (is_token_variable(name, settings)) {
+            apr_table_unset(r->subprocess_env, name);
+            i = variables->nelts;
+        }
+    }
+}
+
+/* httpd echoes a TRACE with its headers to whoever sent it. */
+static const char *token_for(const abb_visit_t *identified, request_rec *r)
+{
+    return identified && r->method_number != M_TRACE && abb_config_place(r).passes_access_token
+               ? identified->access_token
+               : NULL;
+}
+
+static void pass_token_variable(const abb_visit_t *identified, request_rec *r)
+{
+    const abb_visit_t *visit = r->main || r->prev ? abb_visit_find(r) : NULL;
+    const char *token = token_for(identified, r);
+
+    if (visit) {
+        drop_token(r, &visit->site->identity);
+    }
+    if (token && (abb_config_place(r).pass & ABB_PASS_VARIABLES)) {
+        apr_table_setn(r->subprocess_env, ABB_IDENTITY_TOKEN_VARIABLE, token);
+    }
+}
+
+/* Headers are of the place: what another one passed is taken out. */
+static void pass_headers(const abb_visit_t *identified, request_rec *r)
+{
+    abb_visit_t *visit = abb_visit_find(r);
+    int is_wanted = identified && (abb_config_place(r).pass & ABB_PASS_HEADERS);
+    apr_table_t *headers;
+
+    if (!is_wanted && !(visit && visit->has_headers)) {
+        return;
+    }
+    headers = abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool);
+    r->headers_in = headers == r->headers_in ? apr_table_copy(r->pool, headers) : headers;
+    if (is_wanted) {
+        abb_identity_add_headers(r->headers_in, &visit->site->identity, &visit->session->record,
+                                 visit->stale, r->pool);
+        if (token_for(identified, r)) {
+            apr_table_setn(r->headers_in, visit->site->identity.token_header,
+                           token_for(identified, r));
+        }
+        visit->has_headers = 1;
+    }
+}
+
+void abb_pass_complete(request_rec *r)
+{
+    const abb_visit_t *identified = abb_visit_find_identified(r);
+
+    restore_variables(identified, r);
+    pass_token_variable(identified, r);
+    pass_headers(identified, r);
+}
