@@ -76,8 +76,8 @@ def test_proxy(paste, new_browser, application):
 @recipe("headers")
 @pytest.mark.one_mpm
 def test_headers(paste, new_browser, application):
-    host, _ = paste({APPLICATION: application}, after=f'<Location "/other/">\nProxyPass "{application}"\n'
-                                                      'Require all granted\n</Location>')
+    open_place = f'<Location "/other/">\nProxyPass "{application}"\nRequire all granted\n</Location>'
+    host, _ = paste({APPLICATION: application}, after=open_place)
     mark = new_browser()
     mark.sign_in(host.url("/tool/data"), "mark")
     cookies = mark.jar.line("localhost", False)
@@ -123,7 +123,7 @@ class Echo:
             application.router.add_get("/{tail:.*}", self._talk)
             runner = web.AppRunner(application)
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=1).start()
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
             self.port = runner.addresses[0][1]
             return runner
         runner = self._loop.run_until_complete(serve())
@@ -157,7 +157,7 @@ async def talk(host: VirtualHost, headers: dict[str, str], between=lambda: None)
     """What comes back, or the status of a refusal."""
     async with aiohttp.ClientSession() as session:
         try:
-            async with session.ws_connect(f"http://127.0.0.1:{host.port}/chat/room", timeout=10,
+            async with session.ws_connect(f"http://127.0.0.1:{host.port}/chat/room",
                                           headers={"Host": f"localhost:{host.port}", **headers}) as socket:
                 heard = [await socket.receive_str(timeout=10)]
                 for word in ("one", "two"):
