@@ -210,6 +210,9 @@ def test_websocket_by_wstunnel(paste, new_browser, echo):
 
 PUBLIC = 'CacheHeader On\nHeader set Cache-Control "public, max-age=600"\n'
 CACHE = "/var/cache/apache2/mod_cache_disk"
+WITH_COOKIE = r"""#!/bin/sh
+printf 'Content-Type: text/plain\r\nCache-Control: public, max-age=600\r\nSet-Cookie: own=%s\r\n\r\nfor members' "$REMOTE_USER"
+"""
 
 
 def of_yesterday(server) -> None:
@@ -248,11 +251,13 @@ def test_what_a_stranger_gets_without_private(paste, new_browser):
 @recipe("cache", 1)
 @pytest.mark.one_mpm
 def test_cache_behind_the_sign_in(paste, new_browser):
-    host, _ = paste(after=PUBLIC, files={"/content/reports/page.html": "for members"}, writable=(CACHE,), prepare=of_yesterday)
-    url = host.url("/reports/page.html")
+    host, _ = paste(after="CacheHeader On\nCacheIgnoreNoLastMod On", programs={"/content/reports/page.cgi": WITH_COOKIE}, writable=(CACHE,))
+    url = host.url("/reports/page.cgi")
     mark, olivia = new_browser(), new_browser()
     assert not from_cache(mark.sign_in(url, "mark"))
-    assert from_cache(mark.get(url)) and from_cache(olivia.sign_in(url, "olivia"))
+    assert from_cache(mark.get(url))
+    shared = olivia.sign_in(url, "olivia")
+    assert from_cache(shared) and shared.text == "for members" and shared.set_cookies == []
     stranger = new_browser().get(url, SCRIPT)
     assert stranger.status == 401 and "for members" not in stranger.text
     assert new_browser().sign_in(url, "oscar").status == 403

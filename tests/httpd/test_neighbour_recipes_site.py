@@ -141,7 +141,8 @@ def with_passwords(server) -> None:
 def test_a_local_account(paste, new_browser, simulator):
     inner = '<Location "/owners">\nRequire bitbucket-workspace acme:owner\n</Location>'
     host, _ = paste({"192.0.2.0/24": "127.0.0.0/8"}, after=inner, prepare=with_passwords,
-                    files={"/content/owners/page.html": "for owners"})
+                    files={"/content/owners/page.html": "for owners", "/content/kept/page.html": "for owners",
+                           "/content/kept/.htaccess": "AuthType Bitbucket\nRequire bitbucket-workspace acme:owner\n"})
     url = host.url("/env.cgi")
     mark = new_browser()
     assert mark.sign_in(url, "mark").environment["REMOTE_USER"] == "mark_miller"
@@ -154,7 +155,8 @@ def test_a_local_account(paste, new_browser, simulator):
         assert seen.status == 200 and seen.environment["REMOTE_USER"] == "rescue@local"
         assert seen.environment["AUTH_TYPE"] == "Basic"
         assert not [name for name in seen.environment if name.startswith("BITBUCKET_")]
-    assert new_browser().get(host.url("/owners/page.html"), {**NAVIGATION, **RESCUE}).text == "for owners"
+    for path in ("/owners/page.html", "/kept/page.html"):
+        assert new_browser().get(host.url(path), {**NAVIGATION, **RESCUE}).text == "for owners"
     # With a wrong one.
     for headers in WRONG:
         for kind in (NAVIGATION, SCRIPT):
