@@ -22,6 +22,7 @@
 #include "abb_authn.h"
 #include "abb_background.h"
 #include "abb_config.h"
+#include "abb_credential.h"
 #include "abb_endpoints.h"
 #include "abb_interface.h"
 #include "abb_log.h"
@@ -89,6 +90,17 @@ typedef struct {
     int threads;
 } shared_t;
 
+/* Credentials have names of each site's own; who tries them has one name for all sites. */
+static apr_status_t derive_keys(abb_site_t *site)
+{
+    const abb_crypto_keyring_t *ring = site->sessions.keyring;
+    apr_status_t status = abb_credential_derive_key(ring, "", &site->throttle_key, NULL);
+
+    return status == APR_SUCCESS ? abb_credential_derive_key(ring, site->sessions.audience,
+                                                             &site->credential_key, NULL)
+                                 : status;
+}
+
 /* Keys derived for tickets, and for handovers at a hub and at a site that has one. */
 static apr_status_t create_sealers(abb_site_t *site, apr_pool_t *pchild)
 {
@@ -112,7 +124,7 @@ static apr_status_t start_site(abb_site_t *site, const shared_t *shared, apr_poo
     site->sessions.names = shared->names;
     site->background = shared->background;
     site->gate_limits = abb_gate_limits(site->max_logins, shared->processes, shared->threads);
-    return create_sealers(site, pchild);
+    return derive_keys(site) == APR_SUCCESS ? create_sealers(site, pchild) : ABB_ECRYPTO;
 }
 
 static apr_status_t start_sites(server_rec *s, const shared_t *shared, apr_pool_t *pchild)

@@ -18,6 +18,7 @@
 #include "abb_identity.h"
 #include "abb_request.h"
 #include "abb_session.h"
+#include "abb_throttle.h"
 #include "abb_store_socache.h"
 
 /* Size of the store when nothing is said, in bytes. */
@@ -43,6 +44,10 @@ typedef struct abb_site_t {
     /* Set when the child starts: places for those who wait, and how many. */
     abb_gate_t *gate;
     abb_gate_limits_t gate_limits;
+    /* Who may try credentials how often; and, set when the child starts, what names them. */
+    abb_throttle_t *throttle;
+    abb_crypto_key_t throttle_key;
+    abb_crypto_key_t credential_key;
     /* Set when the child starts: who asks Bitbucket while nobody waits. */
     struct abb_background_t *background;
     /* Public address: scheme, host and port, without a slash. */
@@ -110,6 +115,17 @@ typedef enum {
     ABB_UNAUTHENTICATED_PASS
 } abb_unauthenticated_t;
 
+/* What AuthBitbucketAPIToken takes; bits. */
+typedef enum {
+    ABB_API_TOKEN_OFF = 0,
+    /* E-mail address and API token, by Basic. */
+    ABB_API_TOKEN_BASIC = 1,
+    /* Access tokens, whoever they were made for. */
+    ABB_API_TOKEN_BEARER = 2,
+    /* The application gets Authorization, too. */
+    ABB_API_TOKEN_KEEP = 4
+} abb_api_token_t;
+
 /* What the directives of one directory come to. */
 typedef struct abb_place_t {
     /* Attribute for REMOTE_USER. */
@@ -121,6 +137,8 @@ typedef struct abb_place_t {
     abb_pass_t pass;
     /* They get the access token, too. */
     int passes_access_token;
+    /* What command-line clients may bring instead of a session. */
+    abb_api_token_t api_token;
 } abb_place_t;
 
 /* httpd's hooks for configuration. Lifetime: the pool given. */

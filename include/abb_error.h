@@ -57,6 +57,15 @@
 /* A browser completes one sign-in after another and stays without a session. */
 #define ABB_ELOOP (ABB_ERROR_BASE + 18)
 
+/* A command-line client's credential is malformed, or Bitbucket does not accept it. */
+#define ABB_ECREDENTIAL (ABB_ERROR_BASE + 19)
+
+/* So many credentials were wrong that no more are looked at for a while. */
+#define ABB_ETHROTTLED (ABB_ERROR_BASE + 20)
+
+/* A command-line client's credential lacks a scope: its owner must act. */
+#define ABB_EPRIVILEGE (ABB_ERROR_BASE + 21)
+
 /* What went wrong. Lifetime: the caller's; holds no pointers. */
 typedef struct abb_error_t {
     /* APR_SUCCESS while nothing went wrong, else an APR code or a reason above. */

@@ -19,7 +19,8 @@ void abb_pass_variables(const abb_visit_t *visit, request_rec *r);
 
 /*
  * When the rules have let the request in, of fixups: variables that httpd's internal
- * redirect left behind under other names are there again, headers are set.
+ * redirect left behind under other names are there again, headers are set, and a
+ * credential that was taken as a sign-in is gone.
  */
 void abb_pass_complete(request_rec *r);
 

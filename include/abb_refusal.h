@@ -19,12 +19,15 @@ typedef struct abb_refusal_offers_t {
     const char *sign_in;
     /* Name of the site for the page. */
     const char *site;
+    /* A 401 may offer Basic, too: the place takes API tokens, and no browser asks. */
+    int takes_basic;
 } abb_refusal_offers_t;
 
 /*
  * Answer with the page for a reason: logs one line with a new reference, sets
  * BITBUCKET_ERROR and BITBUCKET_ERROR_ID for ErrorDocument, sets Retry-After
- * where the status is 503. Returns the status to return from the hook.
+ * where the status is 503 or 429, and a challenge where it is 401. What is said of a
+ * credential is plain text to who does not ask for a page. Returns the status to return from the hook.
  */
 int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_offers_t *offers);
 

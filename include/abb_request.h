@@ -141,6 +141,18 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page);
  */
 int abb_request_only_get(request_rec *r, const char *also);
 
+/* Whether a page is asked for by name, as browsers do and other clients do not. */
+int abb_request_wants_page(request_rec *r);
+
+/*
+ * Whether anything says that a browser sent a request: Fetch Metadata, Origin,
+ * X-Requested-With, or a User-Agent that begins as all browsers' do.
+ */
+int abb_request_is_of_browser(request_rec *r);
+
+/* Answer with a line of text. Returns the status to return from the hook, as send_page. */
+int abb_request_send_text(request_rec *r, int status, const char *text);
+
 /* Answer with JSON of ours and return DONE. */
 int abb_request_send_json(request_rec *r, int status, const char *json);
 

@@ -45,6 +45,8 @@ typedef struct abb_sessions_t {
 /* What a record of the store is: the first byte of what its key is the hash of. */
 typedef enum {
     ABB_SESSION_KIND = 'S',
+    /* A session that no cookie names, see abb_session_find_named. */
+    ABB_SESSION_KIND_NAMED = 'T',
     /* A completed sign-in, see abb_session_spend_attempt. */
     ABB_SESSION_KIND_ATTEMPT = 'A',
     /* A slug's uuid, see abb_session_pin. */
@@ -112,6 +114,20 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
                                 const abb_record_private_t *private_part, apr_time_t now,
                                 const char **cookie, abb_session_t **session, apr_pool_t *p,
                                 abb_error_t *err);
+
+/*
+ * Sessions that no cookie names, but ABB_SESSION_ID_SIZE secret bytes of another
+ * origin, an authentication code of a credential. Whoever has the bytes has the
+ * session; a cookie of the same bytes has not. create is content when it is there
+ * already. Otherwise as abb_session_find and abb_session_create.
+ */
+apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const unsigned char *id,
+                                    apr_time_t now, abb_session_t **session, apr_pool_t *p,
+                                    abb_error_t *err);
+apr_status_t abb_session_create_named(const abb_sessions_t *sessions, const unsigned char *id,
+                                      const abb_record_t *record,
+                                      const abb_record_private_t *private_part, apr_time_t now,
+                                      abb_session_t **session, apr_pool_t *p, abb_error_t *err);
 
 /*
  * Read the open part of a session again, as it is in the store now.

@@ -52,6 +52,10 @@ typedef struct abb_visit_t {
     const char *refused_by;
     /* Nobody is signed in, and the place lets strangers on to its rules. */
     int is_stranger;
+    /* The session is of a credential in Authorization, not of a cookie. */
+    int is_named;
+    /* A rule that names accounts let this one in. */
+    int is_account_named;
     /* The nested run of the access rules is under way. */
     int is_deciding;
     /* The answer already brings the browser its badge, see abb_draft.h. */
@@ -133,6 +137,8 @@ int abb_visit_claim(const abb_visit_t *visit, const abb_ticket_t *ticket);
  */
 int abb_visit_enter(const abb_visit_t *visit, abb_gate_place_t *place);
 int abb_visit_enter_patiently(const abb_visit_t *visit, abb_gate_place_t *place);
+/* The same for those who bring a credential that nobody knows yet: half of the places. */
+int abb_visit_enter_unknown(const abb_visit_t *visit, abb_gate_place_t *place);
 void abb_visit_leave(const abb_visit_t *visit, const abb_gate_place_t *place);
 
 /* Tell the log that a request was turned away because it found no place. */

@@ -8,9 +8,11 @@
 #include <http_request.h>
 #include <util_filter.h>
 
+#include "abb_api_token.h"
 #include "abb_ask.h"
 #include "abb_authz.h"
 #include "abb_background.h"
+#include "abb_credential.h"
 #include "abb_log.h"
 #include "abb_pass.h"
 #include "abb_preserve.h"
@@ -33,9 +35,15 @@ static int is_ours(request_rec *r)
     return type && (strcmp(type, ABB_AUTH_TYPE) == 0 || ap_cstr_casecmp(type, ABB_AUTH_TYPE) == 0);
 }
 
+/* What a credential lacks its owner can mend, not the operator. */
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
 {
-    return abb_visit_refuse(visit, r, err, abb_request_return_path(r, visit->site->origin));
+    abb_error_t told = *err;
+
+    if (visit->is_named && told.status == ABB_ESCOPE) {
+        told.status = ABB_EPRIVILEGE;
+    }
+    return abb_visit_refuse(visit, r, &told, abb_request_return_path(r, visit->site->origin));
 }
 
 /* 401, as fits what asks; only a frame can do something with the way back. */
@@ -104,7 +112,7 @@ static int ask_to_sign_in(abb_visit_t *visit, request_rec *r)
 
 static int not_configured(request_rec *r)
 {
-    abb_refusal_offers_t offers = {NULL, NULL, ap_auth_name(r)};
+    abb_refusal_offers_t offers = {.site = ap_auth_name(r)};
     abb_error_t err;
 
     abb_error_clear(&err);
@@ -147,29 +155,48 @@ static int admit(abb_visit_t *visit, request_rec *r)
     return identify(visit, r) ? OK : missing_attribute(visit, r, abb_config_place(r).remote_user);
 }
 
+/* How old what is known of a credential's account may be: nobody signs out with one. */
+#define CREDENTIAL_AGE apr_time_from_sec(60)
+
+/* Beyond this the account is asked about before it counts. */
+static abb_record_ages_t ages_of_account(const abb_visit_t *visit)
+{
+    abb_record_ages_t ages = visit->site->ages;
+
+    if (visit->is_named && ages.hard > CREDENTIAL_AGE) {
+        ages.hard = CREDENTIAL_AGE;
+    }
+    return ages;
+}
+
+static int is_old(const abb_visit_t *visit, const abb_record_ages_t *ages)
+{
+    return abb_record_age(visit->session->record.account_checked_at, ages, visit->now) ==
+           ABB_RECORD_OLD;
+}
+
 /*
  * The account as Bitbucket has it, when what is known is too old; together with
- * the rows that the rules are going to want.
+ * the rows that the rules are going to want. In an outage what is not older than the
+ * site's own bound serves.
  */
 static apr_status_t renew_account(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
-    const abb_record_ages_t *ages = &visit->site->ages;
-    abb_recheck_question_t question = {.account = 1,
-                                       .workspaces = visit->wanted,
-                                       .workspace_count = visit->wanted_count,
-                                       .since = abb_authz_since(ages, 0, visit->now)};
+    abb_record_ages_t ages = ages_of_account(visit);
+    /* Rows have the ages of the site, which may be longer. */
+    abb_recheck_question_t question = {
+        .account = 1,
+        .workspaces = visit->wanted,
+        .workspace_count = is_old(visit, &visit->site->ages) ? visit->wanted_count : 0,
+        .since = abb_authz_since(&ages, 0, visit->now)};
     apr_status_t status;
 
-    if (abb_record_age(visit->session->record.account_checked_at, ages, visit->now) !=
-        ABB_RECORD_OLD) {
+    if (!is_old(visit, &ages)) {
         return APR_SUCCESS;
     }
     status = abb_ask_bitbucket(visit, r, &question, err);
     /* Of rows that could not be asked about the rules may do without. */
-    return status != APR_NOTFOUND && abb_record_age(visit->session->record.account_checked_at, ages,
-                                                    visit->now) != ABB_RECORD_OLD
-               ? APR_SUCCESS
-               : status;
+    return status != APR_NOTFOUND && !is_old(visit, &visit->site->ages) ? APR_SUCCESS : status;
 }
 
 /*
@@ -192,6 +219,43 @@ static int begin_anew(abb_visit_t *visit, request_rec *r)
                                                                      : ask_to_sign_in(visit, r);
 }
 
+/* A credential decides, whatever cookies come along; where none are taken, none counts. */
+static int has_credential(const abb_visit_t *visit, request_rec *r)
+{
+    return abb_config_place(r).api_token != ABB_API_TOKEN_OFF &&
+           (visit->is_named ||
+            abb_credential_is_ours(apr_table_get(r->headers_in, "Authorization")));
+}
+
+static int refuse_credential(abb_visit_t *visit, request_rec *r)
+{
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    abb_error_set(&err, ABB_ECREDENTIAL, "Bitbucket does not accept them any more");
+    return refuse(visit, r, &err);
+}
+
+static int check_credential(abb_visit_t *visit, request_rec *r)
+{
+    abb_error_t err;
+    apr_status_t status;
+
+    abb_error_clear(&err);
+    status = visit->is_named ? APR_SUCCESS : abb_api_token_find_session(visit, r, &err);
+    if (status == APR_SUCCESS) {
+        status = renew_account(visit, r, &err);
+    }
+    switch (status) {
+    case APR_SUCCESS:
+        return admit(visit, r);
+    case APR_NOTFOUND:
+        return refuse_credential(visit, r);
+    default:
+        return refuse(visit, r, &err);
+    }
+}
+
 int abb_authn_check(request_rec *r)
 {
     abb_visit_t *visit;
@@ -203,6 +267,12 @@ int abb_authn_check(request_rec *r)
     }
     if (!(visit = abb_visit_of(r))) {
         return not_configured(r);
+    }
+    if (has_credential(visit, r)) {
+        return check_credential(visit, r);
+    }
+    if (visit->is_named) {
+        return ask_to_sign_in(visit, r);
     }
     abb_error_clear(&err);
     status = abb_visit_find_session(visit, &err);
@@ -258,8 +328,11 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
 /* The session has ended while it was looked at. */
 static int end_visit(abb_visit_t *visit, request_rec *r)
 {
-    visit->session = NULL;
     r->user = NULL;
+    if (visit->is_named) {
+        return refuse_credential(visit, r);
+    }
+    visit->session = NULL;
     return ask_to_sign_in(visit, r);
 }
 
@@ -272,7 +345,9 @@ static apr_status_t ask_token(abb_visit_t *visit, request_rec *r)
     abb_error_t err;
 
     abb_error_clear(&err);
-    return abb_config_place(r).passes_access_token ? abb_ask_token(visit, r, &err) : APR_SUCCESS;
+    return abb_config_place(r).passes_access_token && !visit->is_named
+               ? abb_ask_token(visit, r, &err)
+               : APR_SUCCESS;
 }
 
 static int conclude(abb_visit_t *visit, request_rec *r, int status)
@@ -288,6 +363,13 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
             abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
 
         return abb_refusal_send_forbidden(r, &visit->session->record.account, visit->refused_by,
+                                          &offers);
+    }
+    if (status == OK && visit->session->record.account.app_kind && !visit->is_account_named) {
+        abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
+
+        return abb_refusal_send_forbidden(r, &visit->session->record.account,
+                                          "a Require bitbucket-user line with the bot's {uuid}",
                                           &offers);
     }
     if (status == OK) {
@@ -313,6 +395,7 @@ static int decide(abb_visit_t *visit, request_rec *r)
     abb_error_clear(&visit->trouble);
     visit->refused_by = NULL;
     visit->is_undecidable = 0;
+    visit->is_account_named = 0;
     visit->is_deciding = 1;
     status = ap_run_auth_checker(r);
     visit->is_deciding = 0;
@@ -422,7 +505,8 @@ static void adopt_identity(request_rec *r)
     abb_error_t err;
 
     if (r->user || r->main || !is_ours(r) ||
-        abb_config_unauthenticated(r) != ABB_UNAUTHENTICATED_PASS || !(visit = abb_visit_of(r))) {
+        abb_config_unauthenticated(r) != ABB_UNAUTHENTICATED_PASS || !(visit = abb_visit_of(r)) ||
+        visit->is_named) {
         return;
     }
     abb_error_clear(&err);

@@ -110,7 +110,7 @@ static apr_status_t explain(apr_status_t meaning, const char *what, const abb_ht
     switch (meaning) {
     case ABB_ESCOPE:
         return abb_error_set(
-            err, meaning, "the OAuth client lacks the scope '%.60s' that %s needs (granted: %.80s)",
+            err, meaning, "what was granted lacks the scope '%.60s' that %s needs (granted: %.80s)",
             error->required ? error->required : "?", what, error->granted ? error->granted : "?");
     case ABB_EGONE:
         return abb_error_set(err, meaning, "Bitbucket has withdrawn %s: %.100s%s%.60s, see %.80s",

@@ -89,6 +89,7 @@ void *abb_config_create_directory(apr_pool_t *p, char *directory)
     conf->preserves_post = UNSET;
     conf->pass = UNSET;
     conf->passes_access_token = UNSET;
+    conf->api_token = UNSET;
     return conf;
 }
 
@@ -103,6 +104,7 @@ void *abb_config_merge_directory(apr_pool_t *p, void *base_config, void *over_co
     INHERIT_NUMBER(preserves_post);
     INHERIT_NUMBER(pass);
     INHERIT_NUMBER(passes_access_token);
+    INHERIT_NUMBER(api_token);
     INHERIT_POINTER(unauthenticated);
     return merged;
 }
@@ -111,10 +113,13 @@ abb_place_t abb_config_place(request_rec *r)
 {
     const directory_config_t *conf =
         ap_get_module_config(r->per_dir_config, &auth_bitbucket_module);
-    abb_place_t place = {conf->remote_user ? conf->remote_user : "username", conf->is_private != 0,
+    abb_place_t place = {conf->remote_user ? conf->remote_user : "username",
+                         conf->is_private != 0,
                          conf->preserves_post == 1,
                          conf->pass == UNSET ? ABB_PASS_VARIABLES : (abb_pass_t)conf->pass,
-                         conf->passes_access_token == 1};
+                         conf->passes_access_token == 1,
+                         conf->api_token == UNSET ? ABB_API_TOKEN_OFF
+                                                  : (abb_api_token_t)conf->api_token};
 
     return place;
 }
@@ -727,6 +732,34 @@ static const char *set_pass_access_token(cmd_parms *cmd, void *directory, int fl
     return NULL;
 }
 
+static const char *set_api_token(cmd_parms *cmd, void *directory, const char *value,
+                                 const char *first, const char *second)
+{
+    const char *const words[] = {first, second};
+    int api_token = ABB_API_TOKEN_BASIC;
+
+    if (ap_cstr_casecmp(value, "Off") == 0 && !first) {
+        ((directory_config_t *)directory)->api_token = ABB_API_TOKEN_OFF;
+        return NULL;
+    }
+    if (ap_cstr_casecmp(value, "On") != 0) {
+        return fault(cmd, value, "is neither On nor Off; and nothing comes behind Off");
+    }
+    for (int i = 0; i < 2 && words[i]; ++i) {
+        if (ap_cstr_casecmp(words[i], "bearer") == 0) {
+            api_token |= ABB_API_TOKEN_BEARER;
+        }
+        else if (ap_cstr_casecmp(words[i], "keep") == 0) {
+            api_token |= ABB_API_TOKEN_KEEP;
+        }
+        else {
+            return fault(cmd, words[i], "cannot stand behind On: allowed are bearer and keep");
+        }
+    }
+    ((directory_config_t *)directory)->api_token = api_token;
+    return NULL;
+}
+
 /* ---- directories --------------------------------------------------------- */
 
 static const char *set_remote_user(cmd_parms *cmd, void *directory, const char *value)
@@ -848,6 +881,9 @@ const command_rec abb_config_commands[] = {
                   "how applications learn who it is: env, headers, both or none"),
     AP_INIT_FLAG("AuthBitbucketPassAccessToken", set_pass_access_token, NULL, OR_AUTHCFG,
                  "whether applications get the visitor's access token for Bitbucket's API"),
+    AP_INIT_TAKE123("AuthBitbucketAPIToken", set_api_token, NULL, OR_AUTHCFG,
+                    "whether command-line clients may bring an API token: On or Off; and bearer, "
+                    "keep"),
     AP_INIT_TAKE1("AuthBitbucketRemoteUser", set_remote_user, NULL, OR_AUTHCFG,
                   "the attribute that becomes REMOTE_USER"),
     AP_INIT_TAKE12("AuthBitbucketUnauthenticated", set_unauthenticated, NULL, OR_AUTHCFG,

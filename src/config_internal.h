@@ -73,6 +73,8 @@ typedef struct directory_config_t {
     /* An abb_pass_t. */
     int pass;
     int passes_access_token;
+    /* An abb_api_token_t. */
+    int api_token;
     /* Lines of AuthBitbucketUnauthenticated, unauthenticated_line_t; NULL: none. */
     apr_array_header_t *unauthenticated;
 } directory_config_t;

@@ -8,13 +8,27 @@ static const struct {
     apr_status_t status;
     const char *word;
 } words[] = {
-    {ABB_EINPUT, "input"},     {ABB_ESEAL, "seal"},         {ABB_ECRYPTO, "crypto"},
-    {ABB_ESTORE, "store"},     {ABB_EUPSTREAM, "upstream"}, {ABB_ELIMIT, "rate-limit"},
-    {ABB_ECLIENT, "client"},   {ABB_ESCOPE, "scope"},       {ABB_EGRANT, "grant"},
-    {ABB_ETOKEN, "token"},     {ABB_EGONE, "gone"},         {ABB_ECANCELLED, "cancelled"},
-    {ABB_EACCOUNT, "account"}, {ABB_EATTEMPT, "attempt"},   {ABB_ECHANGED, "changed"},
-    {ABB_EBUSY, "busy"},       {ABB_EBUSY, "busy"},         {ABB_EIDENTITY, "identity"},
+    {ABB_EINPUT, "input"},
+    {ABB_ESEAL, "seal"},
+    {ABB_ECRYPTO, "crypto"},
+    {ABB_ESTORE, "store"},
+    {ABB_EUPSTREAM, "upstream"},
+    {ABB_ELIMIT, "rate-limit"},
+    {ABB_ECLIENT, "client"},
+    {ABB_ESCOPE, "scope"},
+    {ABB_EGRANT, "grant"},
+    {ABB_ETOKEN, "token"},
+    {ABB_EGONE, "gone"},
+    {ABB_ECANCELLED, "cancelled"},
+    {ABB_EACCOUNT, "account"},
+    {ABB_EATTEMPT, "attempt"},
+    {ABB_ECHANGED, "changed"},
+    {ABB_EBUSY, "busy"},
+    {ABB_EIDENTITY, "identity"},
     {ABB_ELOOP, "loop"},
+    {ABB_ECREDENTIAL, "credential"},
+    {ABB_ETHROTTLED, "throttled"},
+    {ABB_EPRIVILEGE, "privilege"},
 };
 
 void abb_error_clear(abb_error_t *err)

@@ -11,8 +11,8 @@
 #include "abb_config.h"
 #include "abb_news.h"
 
-/* Raise the number when the layout of abb_traffic or abb_gate changes. */
-#define RETAINED_KEY "mod_auth_bitbucket:condition 4"
+/* Raise the number when the layout of abb_traffic, abb_gate or abb_throttle changes. */
+#define RETAINED_KEY "mod_auth_bitbucket:condition 5"
 
 typedef struct {
     apr_shm_t *block;
@@ -25,8 +25,9 @@ static void *find_block(server_rec *s)
     if (!retained) {
         retained = ap_retained_data_create(RETAINED_KEY, sizeof(*retained));
     }
-    if (!retained->block && apr_shm_create(&retained->block, abb_traffic_size() + abb_gate_size(),
-                                           NULL, s->process->pool) != APR_SUCCESS) {
+    if (!retained->block &&
+        apr_shm_create(&retained->block, abb_traffic_size() + abb_gate_size() + abb_throttle_size(),
+                       NULL, s->process->pool) != APR_SUCCESS) {
         retained->block = NULL;
         return NULL;
     }
@@ -46,18 +47,21 @@ static void give_traffic(server_rec *s, abb_site_t *site, void *block, apr_pool_
 int abb_memory_condition_open(server_rec *s, apr_pool_t *pconf)
 {
     char *block = find_block(s);
+    abb_throttle_t *throttle;
     abb_gate_t *gate;
 
     if (!block) {
         return 0;
     }
     gate = abb_gate_create(block + abb_traffic_size(), pconf);
+    throttle = abb_throttle_create(block + abb_traffic_size() + abb_gate_size(), pconf);
     for (; s; s = s->next) {
         abb_site_t *site = abb_config_site(s);
 
         if (site) {
             give_traffic(s, site, block, pconf);
             site->gate = gate;
+            site->throttle = throttle;
         }
     }
     return 1;

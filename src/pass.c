@@ -97,10 +97,23 @@ static void pass_headers(const abb_visit_t *identified, request_rec *r)
     }
 }
 
+/* What was taken as a sign-in here is not sent on; it would open everything that it opens. */
+static void drop_credential(request_rec *r)
+{
+    const abb_visit_t *visit = abb_visit_find(r);
+
+    if (visit && visit->is_named && !(abb_config_place(r).api_token & ABB_API_TOKEN_KEEP) &&
+        apr_table_get(r->headers_in, "Authorization")) {
+        r->headers_in = apr_table_copy(r->pool, r->headers_in);
+        apr_table_unset(r->headers_in, "Authorization");
+    }
+}
+
 void abb_pass_complete(request_rec *r)
 {
     const abb_visit_t *identified = abb_visit_find_identified(r);
 
+    drop_credential(r);
     restore_variables(identified, r);
     pass_token_variable(identified, r);
     pass_headers(identified, r);

@@ -289,7 +289,7 @@ void abb_preserve_admit(abb_visit_t *visit, request_rec *r)
     int has_badge;
 
     /* What a page loads or asks for by itself has nothing to do with forms. */
-    if (!place.preserves_post || r->main ||
+    if (!place.preserves_post || r->main || visit->is_named ||
         (r->method_number != M_POST && abb_request_kind(r) != ABB_REQUEST_NAVIGATION)) {
         return;
     }

@@ -230,8 +230,9 @@ static apr_status_t refresh(job_t *job)
     apr_status_t status;
 
     if (!refresh_token) {
-        abb_error_set(job->err, ABB_ETOKEN,
-                      "the access token ran out and there is no refresh token");
+        abb_error_set(job->err, ABB_ETOKEN, "%s",
+                      tokens->is_basic ? "Bitbucket does not accept the API token any more"
+                                       : "the access token ran out and there is no refresh token");
         return end_session(job);
     }
     job->has_refreshed = 1;

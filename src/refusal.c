@@ -56,6 +56,16 @@ static const meaning_t meanings[] = {
      "Bitbucket signed you in, but this site needs an active account of a person with all the "
      "details it works with.",
      "Sign in with another account, or ask the people who run this site."},
+    {ABB_ECREDENTIAL, HTTP_UNAUTHORIZED, APLOG_INFO, "These credentials are not accepted",
+     "This site takes the e-mail address of an Atlassian account as user name and a Bitbucket API "
+     "token as password.",
+     "Make an API token with scopes at id.atlassian.com, for Bitbucket, or renew yours."},
+    {ABB_ETHROTTLED, HTTP_TOO_MANY_REQUESTS, APLOG_INFO, "Too many wrong credentials",
+     "So many credentials were wrong that this site looks at no others for a while.",
+     "Wait as long as Retry-After says."},
+    {ABB_EPRIVILEGE, HTTP_FORBIDDEN, APLOG_INFO, "This token may do too little",
+     "Bitbucket does not tell this site what it needs to know with your token.",
+     "Make an API token with the scope that is missing."},
     {ABB_EUPSTREAM, HTTP_SERVICE_UNAVAILABLE, APLOG_WARNING, "Bitbucket cannot be asked right now",
      could_not_ask, "Please try again in a moment."},
     {ABB_ELIMIT, HTTP_SERVICE_UNAVAILABLE, APLOG_WARNING, "Bitbucket asks for a pause",
@@ -126,7 +136,7 @@ static void set_retry_after(request_rec *r, int status, const abb_error_t *err)
     /* Rounded up: who comes back at that time must not be too early. */
     apr_int64_t seconds = apr_time_sec(err->retry_after + apr_time_from_sec(1) - 1);
 
-    if (status == HTTP_SERVICE_UNAVAILABLE) {
+    if (status == HTTP_SERVICE_UNAVAILABLE || status == HTTP_TOO_MANY_REQUESTS) {
         apr_table_setn(r->err_headers_out, "Retry-After",
                        apr_psprintf(r->pool, "%" APR_INT64_T_FMT,
                                     seconds > 0 ? seconds : RETRY_AFTER_DEFAULT));
@@ -138,6 +148,31 @@ static void begin_page(abb_page_t *page, const abb_refusal_offers_t *offers, con
     memset(page, 0, sizeof(*page));
     page->site = offers->site;
     page->reference = reference;
+}
+
+static const char *site_of(const abb_refusal_offers_t *offers)
+{
+    return offers->site ? offers->site : "Bitbucket";
+}
+
+/* Basic first: some clients look at one challenge only. */
+static void challenge(request_rec *r, const abb_refusal_offers_t *offers)
+{
+    const char *realm =
+        apr_pstrcat(r->pool, "realm=\"", ap_escape_quotes(r->pool, site_of(offers)), "\"", NULL);
+
+    apr_table_unset(r->err_headers_out, "WWW-Authenticate");
+    if (offers->takes_basic) {
+        apr_table_addn(r->err_headers_out, "WWW-Authenticate",
+                       apr_pstrcat(r->pool, "Basic ", realm, ", charset=\"UTF-8\"", NULL));
+    }
+    apr_table_addn(r->err_headers_out, "WWW-Authenticate",
+                   apr_pstrcat(r->pool, "Bitbucket ", realm, NULL));
+}
+
+static int is_of_a_credential(apr_status_t reason)
+{
+    return reason == ABB_ECREDENTIAL || reason == ABB_ETHROTTLED || reason == ABB_EPRIVILEGE;
 }
 
 int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_offers_t *offers)
@@ -152,11 +187,21 @@ int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_o
                   err->text, word, reference);
     set_variables(r, word, reference);
     set_retry_after(r, meaning->status, err);
+    if (meaning->status == HTTP_UNAUTHORIZED) {
+        challenge(r, offers);
+    }
+    if (is_of_a_credential(err->status) && !abb_request_wants_page(r)) {
+        return abb_request_send_text(r, meaning->status,
+                                     apr_pstrcat(r->pool, meaning->heading, ": ", err->text, ". ",
+                                                 meaning->advice, " Reference: ", reference, "\n",
+                                                 NULL));
+    }
     begin_page(&page, offers, reference);
     page.heading = meaning->heading;
     page.text = meaning->text;
     page.advice = meaning->advice;
-    if (err->status == ABB_EATTEMPT || err->status == ABB_ELOOP) {
+    if (err->status == ABB_EATTEMPT || err->status == ABB_ELOOP ||
+        is_of_a_credential(err->status)) {
         /* These sentences are all the module's own. */
         abb_page_add_fact(&page, "What happened", err->text);
     }
@@ -199,20 +244,12 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
     return abb_request_send_page(r, HTTP_FORBIDDEN, &page);
 }
 
-static void challenge(request_rec *r, const char *site)
-{
-    apr_table_setn(
-        r->err_headers_out, "WWW-Authenticate",
-        apr_pstrcat(r->pool, "Bitbucket realm=\"", ap_escape_quotes(r->pool, site), "\"", NULL));
-}
-
 int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
                                      const abb_refusal_offers_t *offers)
 {
-    const char *site = offers->site ? offers->site : "Bitbucket";
     abb_page_t page;
 
-    challenge(r, site);
+    challenge(r, offers);
     set_variables(r, "unauthenticated", new_reference(r));
     if (kind == ABB_REQUEST_JSON && !r->main) {
         return abb_request_send_json(
@@ -236,7 +273,7 @@ int abb_refusal_send_form(request_rec *r, const char *reason, const char *text, 
 
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0401) "form not kept: %s; reference=%s",
                   reason, reference);
-    challenge(r, offers->site ? offers->site : "Bitbucket");
+    challenge(r, offers);
     set_variables(r, "unauthenticated", reference);
     begin_page(&page, offers, reference);
     page.heading = "Your form was not sent";

@@ -243,6 +243,18 @@ static int accepts(request_rec *r, const char *type)
     return ap_strcasestr(header(r, "Accept"), type) != NULL;
 }
 
+int abb_request_wants_page(request_rec *r)
+{
+    return accepts(r, "text/html");
+}
+
+int abb_request_is_of_browser(request_rec *r)
+{
+    return *header(r, "Sec-Fetch-Mode") || *header(r, "Sec-Fetch-Site") ||
+           *header(r, "Sec-Fetch-Dest") || *header(r, "Origin") || *header(r, "X-Requested-With") ||
+           strncasecmp(header(r, "User-Agent"), "Mozilla/", 8) == 0;
+}
+
 static int is_prefetch(request_rec *r)
 {
     return ap_strcasestr(header(r, "Sec-Purpose"), "prefetch") ||
@@ -395,6 +407,14 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
         return status;
     }
     return send_body(r, status, "text/html; charset=utf-8", html);
+}
+
+int abb_request_send_text(request_rec *r, int status, const char *text)
+{
+    forbid_keeping(r);
+    return r->main || has_error_document(r, status)
+               ? status
+               : send_body(r, status, "text/plain; charset=utf-8", text);
 }
 
 int abb_request_only_get(request_rec *r, const char *also)

@@ -28,6 +28,8 @@ typedef struct {
     const abb_authz_rows_t *(*rows)(const void *compiled);
     /* The scope that answers need beside account's, or NULL: none. */
     const char *scope;
+    /* Whom it lets in it names. */
+    int names_accounts;
 } kind_t;
 
 /* A line as it was read. */
@@ -217,6 +219,17 @@ static authz_status check_stranger(abb_visit_t *visit, request_rec *r, const kin
     return AUTHZ_DENIED_NO_USER;
 }
 
+static authz_status check_account(abb_visit_t *visit, request_rec *r, const kind_t *kind,
+                                  const line_t *line, const void *compiled)
+{
+    authz_status status = kind->check(visit, r, compiled);
+
+    if (status == AUTHZ_GRANTED && kind->names_accounts && !line->is_negated) {
+        visit->is_account_named = 1;
+    }
+    return status;
+}
+
 static authz_status check_line(request_rec *r, const kind_t *kind, const line_t *line)
 {
     const void *compiled;
@@ -233,7 +246,7 @@ static authz_status check_line(request_rec *r, const kind_t *kind, const line_t 
         return AUTHZ_DENIED;
     }
     compiled = compile(r, kind, line, visit->pool);
-    return compiled ? kind->check(visit, r, compiled) : undecidable(visit, line);
+    return compiled ? check_account(visit, r, kind, line, compiled) : undecidable(visit, line);
 }
 
 /* ---- rows: bitbucket-workspace, bitbucket-repository --------------------- */
@@ -326,10 +339,10 @@ static const char *compile_repositories(const apr_array_header_t *words, const v
     return fault;
 }
 
-static const kind_t workspace_kind = {"bitbucket-workspace", compile_workspaces, check_rows,
-                                      rows_of, NULL};
-static const kind_t repository_kind = {"bitbucket-repository", compile_repositories, check_rows,
-                                       rows_of, "repository"};
+static const kind_t workspace_kind = {
+    "bitbucket-workspace", compile_workspaces, check_rows, rows_of, NULL, 0};
+static const kind_t repository_kind = {
+    "bitbucket-repository", compile_repositories, check_rows, rows_of, "repository", 0};
 
 /* ---- the account: bitbucket-user, bitbucket-email ------------------------ */
 
@@ -373,8 +386,9 @@ static authz_status check_emails(abb_visit_t *visit, request_rec *r, const void 
     return AUTHZ_DENIED;
 }
 
-static const kind_t user_kind = {"bitbucket-user", compile_users, check_users, NULL, NULL};
-static const kind_t email_kind = {"bitbucket-email", compile_emails, check_emails, NULL, "email"};
+static const kind_t user_kind = {"bitbucket-user", compile_users, check_users, NULL, NULL, 1};
+static const kind_t email_kind = {
+    "bitbucket-email", compile_emails, check_emails, NULL, "email", 0};
 
 /* ---- httpd's providers --------------------------------------------------- */
 

@@ -43,11 +43,12 @@ typedef struct {
 } name_t;
 
 /* Fill in what follows from the id. */
-static apr_status_t complete_name(const abb_sessions_t *sessions, name_t *name, abb_error_t *err)
+static apr_status_t complete_name(const abb_sessions_t *sessions, abb_session_kind_t kind,
+                                  name_t *name, abb_error_t *err)
 {
     static const char digits[] = "0123456789abcdef";
-    apr_status_t status = abb_session_find_key(sessions, ABB_SESSION_KIND, name->id,
-                                               sizeof(name->id), &name->key, err);
+    apr_status_t status =
+        abb_session_find_key(sessions, kind, name->id, sizeof(name->id), &name->key, err);
 
     if (status != APR_SUCCESS) {
         return status;
@@ -234,7 +235,7 @@ static apr_status_t read_cookie(const abb_sessions_t *sessions, const char *cook
         return APR_SUCCESS;
     }
     return abb_text_base64url_decode_exact(cookie, name->id, sizeof(name->id)) == APR_SUCCESS
-               ? complete_name(sessions, name, err)
+               ? complete_name(sessions, ABB_SESSION_KIND, name, err)
                : APR_NOTFOUND;
 }
 
@@ -278,10 +279,25 @@ static void touch(const abb_sessions_t *sessions, abb_session_t *session,
     }
 }
 
+static apr_status_t take_session(const abb_sessions_t *sessions, const name_t *name,
+                                 const abb_store_record_t *stored, apr_time_t now,
+                                 abb_session_t **session, apr_pool_t *p, abb_error_t *err)
+{
+    abb_session_t *found = apr_palloc(p, sizeof(*found));
+    apr_status_t status;
+
+    set_name(found, name);
+    status = take_record(found, stored, p, err);
+    if (status == APR_SUCCESS) {
+        touch(sessions, found, stored, now);
+        *session = found;
+    }
+    return status;
+}
+
 apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie, apr_time_t now,
                               abb_session_t **session, apr_pool_t *p, abb_error_t *err)
 {
-    abb_session_t *found;
     abb_store_record_t stored;
     name_t name;
     int is_new;
@@ -297,14 +313,24 @@ apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie
         name.place = stored.place;
         remember(place_of(sessions->names, cookie), sessions, cookie, &name);
     }
-    found = apr_palloc(p, sizeof(*found));
-    set_name(found, &name);
-    status = take_record(found, &stored, p, err);
-    if (status == APR_SUCCESS) {
-        touch(sessions, found, &stored, now);
-        *session = found;
+    return take_session(sessions, &name, &stored, now, session, p, err);
+}
+
+apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const unsigned char *id,
+                                    apr_time_t now, abb_session_t **session, apr_pool_t *p,
+                                    abb_error_t *err)
+{
+    abb_store_record_t stored;
+    name_t name;
+    apr_status_t status;
+
+    memcpy(name.id, id, sizeof(name.id));
+    if ((status = complete_name(sessions, ABB_SESSION_KIND_NAMED, &name, err)) != APR_SUCCESS ||
+        (status = abb_store_get(sessions->store, &name.key, ABB_STORE_OPEN_PART, now, &stored, p,
+                                err)) != APR_SUCCESS) {
+        return status;
     }
-    return status;
+    return take_session(sessions, &name, &stored, now, session, p, err);
 }
 
 /* ---- writing ------------------------------------------------------------- */
@@ -336,21 +362,16 @@ static apr_status_t pack(const abb_sessions_t *sessions, const abb_session_t *se
     return APR_SUCCESS;
 }
 
-apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record_t *record,
+static apr_status_t put_session(const abb_sessions_t *sessions, const name_t *name,
+                                const abb_record_t *record,
                                 const abb_record_private_t *private_part, apr_time_t now,
-                                const char **cookie, abb_session_t **session, apr_pool_t *p,
-                                abb_error_t *err)
+                                abb_session_t **session, apr_pool_t *p, abb_error_t *err)
 {
     abb_session_t *created = apr_pcalloc(p, sizeof(*created));
-    name_t name;
     abb_store_record_t stored;
     apr_status_t status;
 
-    if ((status = abb_crypto_random(name.id, sizeof(name.id), err)) != APR_SUCCESS ||
-        (status = complete_name(sessions, &name, err)) != APR_SUCCESS) {
-        return status;
-    }
-    set_name(created, &name);
+    set_name(created, name);
     created->record = *record;
     created->absolute_end = now + sessions->absolute_timeout;
     created->expires_at = earlier(created->absolute_end, now + sessions->idle_timeout);
@@ -359,9 +380,43 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
             APR_SUCCESS) {
         return status;
     }
-    *cookie = abb_text_base64url_encode(created->id, sizeof(created->id), p);
     *session = created;
     return APR_SUCCESS;
+}
+
+apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record_t *record,
+                                const abb_record_private_t *private_part, apr_time_t now,
+                                const char **cookie, abb_session_t **session, apr_pool_t *p,
+                                abb_error_t *err)
+{
+    name_t name;
+    apr_status_t status;
+
+    if ((status = abb_crypto_random(name.id, sizeof(name.id), err)) != APR_SUCCESS ||
+        (status = complete_name(sessions, ABB_SESSION_KIND, &name, err)) != APR_SUCCESS ||
+        (status = put_session(sessions, &name, record, private_part, now, session, p, err)) !=
+            APR_SUCCESS) {
+        return status;
+    }
+    *cookie = abb_text_base64url_encode((*session)->id, sizeof((*session)->id), p);
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_session_create_named(const abb_sessions_t *sessions, const unsigned char *id,
+                                      const abb_record_t *record,
+                                      const abb_record_private_t *private_part, apr_time_t now,
+                                      abb_session_t **session, apr_pool_t *p, abb_error_t *err)
+{
+    name_t name;
+    apr_status_t status;
+
+    memcpy(name.id, id, sizeof(name.id));
+    if ((status = complete_name(sessions, ABB_SESSION_KIND_NAMED, &name, err)) != APR_SUCCESS) {
+        return status;
+    }
+    status = put_session(sessions, &name, record, private_part, now, session, p, err);
+    return status == APR_EEXIST ? abb_session_find_named(sessions, id, now, session, p, err)
+                                : status;
 }
 
 apr_status_t abb_session_look(const abb_sessions_t *sessions, abb_session_t *session,

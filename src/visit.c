@@ -237,6 +237,15 @@ int abb_visit_enter(const abb_visit_t *visit, abb_gate_place_t *place)
                           place);
 }
 
+int abb_visit_enter_unknown(const abb_visit_t *visit, abb_gate_place_t *place)
+{
+    const abb_site_t *site = visit->site;
+    abb_gate_limits_t half = {(site->gate_limits.server + 1) / 2,
+                              (site->gate_limits.process + 1) / 2};
+
+    return abb_gate_enter(site->gate, &half, longest_stay(site), apr_time_now(), place);
+}
+
 int abb_visit_enter_patiently(const abb_visit_t *visit, abb_gate_place_t *place)
 {
     const abb_site_t *site = visit->site;
@@ -382,6 +391,8 @@ abb_refusal_offers_t abb_visit_offers(const abb_visit_t *visit, request_rec *r,
     offers.site = ap_auth_name(r);
     offers.retry = return_path ? return_path : "/";
     offers.sign_in = abb_visit_login_url(visit, r, return_path);
+    offers.takes_basic =
+        abb_config_place(r).api_token != ABB_API_TOKEN_OFF && !abb_request_is_of_browser(r);
     return offers;
 }
 

@@ -8,12 +8,12 @@ cd "$srcdir" || exit 1
 floor_of() {
     case $1 in
     log | error) echo 0 ;;
-    text | crypto | account | pack | offload | gate | traffic) echo 1 ;;
-    record | ticket | store | http | reply | page | secret | form) echo 2 ;;
+    text | crypto | account | pack | offload | gate | traffic | throttle) echo 1 ;;
+    record | ticket | store | http | reply | page | secret | form | credential) echo 2 ;;
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
     login | recheck | config | refusal | news | draft) echo 4 ;;
     visit | memory | background) echo 5 ;;
-    ask | interface | preserve | pass) echo 6 ;;
+    ask | interface | preserve | pass | api_token) echo 6 ;;
     authn | rules | callback) echo 7 ;;
     endpoints) echo 8 ;;
     mod_auth_bitbucket) echo 9 ;;

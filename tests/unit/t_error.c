@@ -7,12 +7,27 @@ static const struct {
     apr_status_t status;
     const char *word;
 } reasons[] = {
-    {ABB_EINPUT, "input"},     {ABB_ESEAL, "seal"},         {ABB_ECRYPTO, "crypto"},
-    {ABB_ESTORE, "store"},     {ABB_EUPSTREAM, "upstream"}, {ABB_ELIMIT, "rate-limit"},
-    {ABB_ECLIENT, "client"},   {ABB_ESCOPE, "scope"},       {ABB_EGRANT, "grant"},
-    {ABB_ETOKEN, "token"},     {ABB_EGONE, "gone"},         {ABB_ECANCELLED, "cancelled"},
-    {ABB_EACCOUNT, "account"}, {ABB_EATTEMPT, "attempt"},   {ABB_ECHANGED, "changed"},
-    {ABB_EBUSY, "busy"},       {ABB_EIDENTITY, "identity"}, {ABB_ELOOP, "loop"},
+    {ABB_EINPUT, "input"},
+    {ABB_ESEAL, "seal"},
+    {ABB_ECRYPTO, "crypto"},
+    {ABB_ESTORE, "store"},
+    {ABB_EUPSTREAM, "upstream"},
+    {ABB_ELIMIT, "rate-limit"},
+    {ABB_ECLIENT, "client"},
+    {ABB_ESCOPE, "scope"},
+    {ABB_EGRANT, "grant"},
+    {ABB_ETOKEN, "token"},
+    {ABB_EGONE, "gone"},
+    {ABB_ECANCELLED, "cancelled"},
+    {ABB_EACCOUNT, "account"},
+    {ABB_EATTEMPT, "attempt"},
+    {ABB_ECHANGED, "changed"},
+    {ABB_EBUSY, "busy"},
+    {ABB_EIDENTITY, "identity"},
+    {ABB_ELOOP, "loop"},
+    {ABB_ECREDENTIAL, "credential"},
+    {ABB_ETHROTTLED, "throttled"},
+    {ABB_EPRIVILEGE, "privilege"},
 };
 
 static void a_cleared_error_is_empty(void **state)
@@ -123,8 +138,8 @@ static void each_reason_has_its_stable_word(void **state)
 static void foreign_codes_have_the_common_word(void **state)
 {
     static const apr_status_t foreign[] = {
-        APR_SUCCESS, APR_ENOMEM,     APR_NOTFOUND,  APR_EINVAL, APR_TIMEUP,
-        -1,          ABB_ERROR_BASE, ABB_ELOOP + 1, 0x7fffffff,
+        APR_SUCCESS, APR_ENOMEM,     APR_NOTFOUND,       APR_EINVAL, APR_TIMEUP,
+        -1,          ABB_ERROR_BASE, ABB_EPRIVILEGE + 1, 0x7fffffff,
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(foreign); ++i) {

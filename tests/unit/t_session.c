@@ -293,6 +293,41 @@ static void a_session_is_found_by_its_cookie(void **state)
     assert_true(created->expires_at == found->expires_at);
 }
 
+/* Named by the bytes of something else; a cookie of the same bytes is another's. */
+static void a_named_session_is_found_by_its_name_only(void **state)
+{
+    place_t *place = *state;
+    unsigned char id[ABB_SESSION_ID_SIZE] = "the code of a credential";
+    unsigned char other[ABB_SESSION_ID_SIZE] = "the code of another one";
+    abb_record_t record = make_record();
+    abb_record_private_t part = make_private();
+    abb_session_t *created = NULL;
+    abb_session_t *found = NULL;
+
+    assert_int_equal(abb_session_find_named(&place->sessions, id, NOW, &found, place->p, NULL),
+                     APR_NOTFOUND);
+    assert_int_equal(abb_session_create_named(&place->sessions, id, &record, &part, NOW, &created,
+                                              place->p, NULL),
+                     APR_SUCCESS);
+    /* Another was quicker: its session is the one. */
+    record.account.username = "second";
+    assert_int_equal(abb_session_create_named(&place->sessions, id, &record, &part, NOW, &created,
+                                              place->p, NULL),
+                     APR_SUCCESS);
+    assert_string_equal(created->record.account.username, "ada");
+    assert_int_equal(abb_session_find_named(&place->sessions, id, NOW, &found, place->p, NULL),
+                     APR_SUCCESS);
+    assert_string_equal(found->record.account.uuid, UUID);
+    memset(&part, 0, sizeof(part));
+    assert_int_equal(abb_session_reload(&place->sessions, found, NOW, &part, place->p, NULL),
+                     APR_SUCCESS);
+    assert_string_equal(part.tokens.access_token, "access");
+    assert_int_equal(abb_session_find_named(&place->sessions, other, NOW, &found, place->p, NULL),
+                     APR_NOTFOUND);
+    assert_int_equal(try_find(place, abb_text_base64url_encode(id, sizeof(id), place->p), NOW),
+                     APR_NOTFOUND);
+}
+
 static void a_created_session_can_be_used_at_once(void **state)
 {
     place_t *place = *state;
@@ -1146,6 +1181,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(a_session_is_found_by_its_cookie),
+        PLACE_TEST(a_named_session_is_found_by_its_name_only),
         PLACE_TEST(a_created_session_can_be_used_at_once),
         PLACE_TEST(a_name_that_came_lately_is_not_made_anew),
         PLACE_TEST(a_known_name_is_looked_up_each_time),
