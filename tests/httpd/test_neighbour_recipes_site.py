@@ -14,6 +14,7 @@ import pytest
 
 from harness.client import NAVIGATION, SCRIPT
 from harness.config import VirtualHost, free_port
+from harness.simulator import WORLD
 
 recipe = pytest.mark.recipe
 
@@ -195,6 +196,17 @@ def test_a_local_account_from_elsewhere(paste, new_browser):
         for headers in (RESCUE, WRONG[0]):
             assert new_browser().get(host.url(path), {**NAVIGATION, **headers}).status == 403
     assert new_browser().sign_in(host.url("/page.html"), "mark").status == 200
+
+
+@recipe("break-glass")
+@pytest.mark.one_mpm
+def test_a_local_account_and_api_tokens_do_not_go_together(paste, new_browser, simulator):
+    host, _ = paste({"192.0.2.0/24": "127.0.0.0/8"}, prepare=with_passwords,
+                    after='<Location "/page.html">\nAuthBitbucketAPIToken On\n</Location>')
+    token = basic("mark@acme.example", WORLD["accounts"]["mark"]["api_tokens"][0]["token"])
+    assert new_browser().get(host.url("/page.html"), {**SCRIPT, **token}).status == 401
+    assert new_browser().get(host.url("/page.html"), {**SCRIPT, **RESCUE}).status == 200
+    assert simulator.asked() == []
 
 
 @recipe("break-glass")
