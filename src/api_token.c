@@ -24,6 +24,12 @@ APLOG_USE_MODULE(auth_bitbucket);
 /* Verdicts of the throttle. */
 enum { NOT_ACCEPTED, LACKS_SCOPE, NO_ACCOUNT };
 
+/*
+ * Bitbucket may count wrong credentials against the server's address. What it says of
+ * them is about all that nobody knows, and about nobody else.
+ */
+#define UNKNOWN "unknown credentials"
+
 /* How many of this process wait for others. */
 static int waiting;
 
@@ -152,7 +158,8 @@ static int verdict_of(apr_status_t status)
 static apr_status_t ask(abb_visit_t *visit, const candidate_t *candidate, abb_error_t *err)
 {
     const abb_credential_t *credential = &candidate->credential;
-    abb_bitbucket_question_t question = {.user = 1, .takes_bots = !credential->is_basic};
+    abb_bitbucket_question_t question = {
+        .user = 1, .takes_bots = !credential->is_basic, .counts_as = UNKNOWN};
     abb_record_private_t private_part = {.tokens = {.access_token = credential->value,
                                                     .expires_at = APR_INT64_MAX,
                                                     .is_basic = credential->is_basic}};
