@@ -62,6 +62,11 @@ typedef struct abb_bitbucket_question_t {
     int workspace_count;
     /* A bot is an answer, too, not only a person. */
     int takes_bots;
+    /*
+     * Whom a pause that Bitbucket asks for (429) is about while the uuid is not known;
+     * NULL: somebody else each time, and pauses about several are about everybody.
+     */
+    const char *counts_as;
 } abb_bitbucket_question_t;
 
 /* What Bitbucket said. */

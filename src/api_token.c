@@ -24,6 +24,12 @@ APLOG_USE_MODULE(auth_bitbucket);
 /* Verdicts of the throttle. */
 enum { NOT_ACCEPTED, LACKS_SCOPE, NO_ACCOUNT };
 
+/*
+ * Bitbucket may count wrong credentials against the server's address. What it says of
+ * them is about all that nobody knows, and about nobody else.
+ */
+#define UNKNOWN "unknown credentials"
+
 /* How many of this process wait for others. */
 static int waiting;
 
@@ -64,8 +70,8 @@ static const void *network_of(const request_rec *r, apr_size_t *size)
     static const unsigned char mapped[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     const unsigned char *address = r->useragent_addr->ipaddr_ptr;
 
-    if (r->useragent_addr->ipaddr_len == IPV4_BYTES) {
-        *size = IPV4_BYTES;
+    *size = (apr_size_t)r->useragent_addr->ipaddr_len;
+    if (*size <= sizeof(mapped)) {
         return address;
     }
     if (memcmp(address, mapped, sizeof(mapped)) == 0) {
@@ -76,8 +82,9 @@ static const void *network_of(const request_rec *r, apr_size_t *size)
     return address;
 }
 
-static apr_status_t name_candidate(const abb_visit_t *visit, const request_rec *r,
-                                   candidate_t *candidate, abb_error_t *err)
+/* Only for who is not known: these names cost as much as finding the session. */
+static apr_status_t name_attempt(const abb_visit_t *visit, const request_rec *r,
+                                 candidate_t *candidate, abb_error_t *err)
 {
     const abb_credential_t *credential = &candidate->credential;
     abb_throttle_try_t *attempt = &candidate->attempt;
@@ -85,17 +92,13 @@ static apr_status_t name_candidate(const abb_visit_t *visit, const request_rec *
     const void *network = network_of(r, &size);
     apr_status_t status;
 
-    attempt->account = 0;
-    if ((status = abb_credential_name(credential, &visit->site->credential_key, candidate->id,
-                                      visit->pool, err)) != APR_SUCCESS ||
-        (status = name_for_throttle(visit, ADDRESS_NAME, network, size, &attempt->address, err)) !=
-            APR_SUCCESS) {
-        return status;
-    }
     attempt->secret = word_of(candidate->id);
-    return credential->email ? name_for_throttle(visit, ACCOUNT_NAME, credential->email,
-                                                 strlen(credential->email), &attempt->account, err)
-                             : APR_SUCCESS;
+    attempt->account = 0;
+    status = name_for_throttle(visit, ADDRESS_NAME, network, size, &attempt->address, err);
+    return status == APR_SUCCESS && credential->email
+               ? name_for_throttle(visit, ACCOUNT_NAME, credential->email,
+                                   strlen(credential->email), &attempt->account, err)
+               : status;
 }
 
 static apr_status_t read_candidate(const abb_visit_t *visit, request_rec *r, candidate_t *candidate,
@@ -115,7 +118,8 @@ static apr_status_t read_candidate(const abb_visit_t *visit, request_rec *r, can
                              "another application must not open this one; send e-mail address and "
                              "API token by Basic");
     }
-    return name_candidate(visit, r, candidate, err);
+    return abb_credential_name(&candidate->credential, &visit->site->credential_key, candidate->id,
+                               visit->pool, err);
 }
 
 /* ---- asking -------------------------------------------------------------- */
@@ -154,7 +158,8 @@ static int verdict_of(apr_status_t status)
 static apr_status_t ask(abb_visit_t *visit, const candidate_t *candidate, abb_error_t *err)
 {
     const abb_credential_t *credential = &candidate->credential;
-    abb_bitbucket_question_t question = {.user = 1, .takes_bots = !credential->is_basic};
+    abb_bitbucket_question_t question = {
+        .user = 1, .takes_bots = !credential->is_basic, .counts_as = UNKNOWN};
     abb_record_private_t private_part = {.tokens = {.access_token = credential->value,
                                                     .expires_at = APR_INT64_MAX,
                                                     .is_basic = credential->is_basic}};
@@ -217,20 +222,21 @@ static int may_wait(const abb_visit_t *visit)
     return 0;
 }
 
-/* APR_SUCCESS, a verdict, or APR_EINCOMPLETE: try, wait or give up as *answer says. */
-static apr_status_t look(abb_visit_t *visit, const candidate_t *candidate,
+static apr_status_t find(abb_visit_t *visit, const candidate_t *candidate, abb_error_t *err)
+{
+    return abb_session_find_named(&visit->site->sessions, candidate->id, apr_time_now(),
+                                  &visit->session, visit->pool, err);
+}
+
+/* A verdict, or APR_EINCOMPLETE: try, wait or give up as *answer says. */
+static apr_status_t look(const abb_visit_t *visit, const candidate_t *candidate,
                          abb_throttle_answer_t *answer, abb_error_t *err)
 {
     abb_throttle_t *throttle = visit->site->throttle;
     apr_time_t now = apr_time_now();
     apr_interval_time_t wait = 0;
     int verdict;
-    apr_status_t status = abb_session_find_named(&visit->site->sessions, candidate->id, now,
-                                                 &visit->session, visit->pool, err);
 
-    if (status != APR_NOTFOUND) {
-        return status;
-    }
     if (abb_throttle_look(throttle, candidate->attempt.secret, now, &verdict) ==
         ABB_THROTTLE_WRONG) {
         return say_verdict(verdict, err);
@@ -254,34 +260,51 @@ static apr_status_t wait_and_look(abb_visit_t *visit, const candidate_t *candida
     while (status == APR_EINCOMPLETE && *answer == ABB_THROTTLE_LATER &&
            apr_time_now() < deadline) {
         apr_sleep(WAIT_INTERVAL);
-        status = look(visit, candidate, answer, err);
+        status = find(visit, candidate, err);
+        if (status == APR_NOTFOUND) {
+            status = look(visit, candidate, answer, err);
+        }
+    }
+    return status;
+}
+
+/* A credential that nobody knows, or that somebody else asks about just now. */
+static apr_status_t meet(abb_visit_t *visit, request_rec *r, candidate_t *candidate,
+                         abb_error_t *err)
+{
+    abb_throttle_answer_t answer = ABB_THROTTLE_LATER;
+    apr_status_t status = name_attempt(visit, r, candidate, err);
+
+    if (status == APR_SUCCESS) {
+        status = look(visit, candidate, &answer, err);
+    }
+    if (status == APR_EINCOMPLETE && answer == ABB_THROTTLE_LATER && may_wait(visit)) {
+        status = wait_and_look(visit, candidate, &answer, err);
+        __atomic_sub_fetch(&waiting, 1, __ATOMIC_RELAXED);
+    }
+    if (status == APR_EINCOMPLETE && answer == ABB_THROTTLE_GO) {
+        return try_candidate(visit, r, candidate, err);
+    }
+    if (status == APR_EINCOMPLETE) {
+        err->retry_after = BUSY_RETRY_AFTER;
+        return abb_error_set(err, ABB_EBUSY, "too many credentials are being looked at already");
     }
     return status;
 }
 
 apr_status_t abb_api_token_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
-    abb_throttle_answer_t answer = ABB_THROTTLE_LATER;
     candidate_t candidate;
     apr_status_t status = read_candidate(visit, r, &candidate, err);
 
     /* The session that a cookie names is nobody's here. */
     visit->session = NULL;
-    if (status != APR_SUCCESS) {
-        return status;
+    if (status == APR_SUCCESS) {
+        status = find(visit, &candidate, err);
+        if (status == APR_NOTFOUND) {
+            status = meet(visit, r, &candidate, err);
+        }
+        visit->is_named = status == APR_SUCCESS;
     }
-    status = look(visit, &candidate, &answer, err);
-    if (status == APR_EINCOMPLETE && answer == ABB_THROTTLE_LATER && may_wait(visit)) {
-        status = wait_and_look(visit, &candidate, &answer, err);
-        __atomic_sub_fetch(&waiting, 1, __ATOMIC_RELAXED);
-    }
-    if (status == APR_EINCOMPLETE && answer == ABB_THROTTLE_GO) {
-        status = try_candidate(visit, r, &candidate, err);
-    }
-    if (status == APR_EINCOMPLETE) {
-        err->retry_after = BUSY_RETRY_AFTER;
-        return abb_error_set(err, ABB_EBUSY, "too many credentials are being looked at already");
-    }
-    visit->is_named = status == APR_SUCCESS;
     return status;
 }

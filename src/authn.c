@@ -227,10 +227,14 @@ static int has_credential(const abb_visit_t *visit, request_rec *r)
             abb_credential_is_ours(apr_table_get(r->headers_in, "Authorization")));
 }
 
+/* Bitbucket takes it no longer: nothing that was known by it counts. */
 static int refuse_credential(abb_visit_t *visit, request_rec *r)
 {
     abb_error_t err;
 
+    visit->session = NULL;
+    visit->is_named = 0;
+    r->user = NULL;
     abb_error_clear(&err);
     abb_error_set(&err, ABB_ECREDENTIAL, "Bitbucket does not accept them any more");
     return refuse(visit, r, &err);
@@ -328,11 +332,11 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
 /* The session has ended while it was looked at. */
 static int end_visit(abb_visit_t *visit, request_rec *r)
 {
-    r->user = NULL;
     if (visit->is_named) {
         return refuse_credential(visit, r);
     }
     visit->session = NULL;
+    r->user = NULL;
     return ask_to_sign_in(visit, r);
 }
 

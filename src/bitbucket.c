@@ -496,12 +496,13 @@ apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const abb_tok
                                  const abb_bitbucket_question_t *question, apr_time_t now,
                                  abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err)
 {
-    asker_t asker = {abb_bitbucket_begin_round(bitbucket, question->uuid),
-                     tokens,
-                     question->uuid,
-                     question->takes_bots,
-                     visitor,
-                     p};
+    asker_t asker = {
+        abb_bitbucket_begin_round(bitbucket, question->uuid ? question->uuid : question->counts_as),
+        tokens,
+        question->uuid,
+        question->takes_bots,
+        visitor,
+        p};
     apr_status_t status = APR_SUCCESS;
     questions_t questions;
 

@@ -418,6 +418,30 @@ def test_wrong_at_one_site_counts_at_the_other(start_server, simulator):
     assert ask(hosts[0], "/any/page.html", of("olivia")).status == 429
 
 
+@pytest.mark.one_mpm
+def test_guesses_that_bitbucket_limits_pause_nobody_else(host, browser, simulator, logs):
+    """Wrong credentials may count against the server's own address there."""
+    logs.expect(tags.ANSWERED, "rate limit")
+    logs.allow(tags.ANSWERED)
+    simulator.fault("user", status=429, headers={"Retry-After": "600"}, body="Rate limit for this resource has been exceeded")
+    assert {guess(host, number) for number in range(5)} == {503}
+    simulator.clear_faults()
+    simulator.forget_calls()
+    assert ask(host, "/any/page.html", of("mark")).status == 503 and simulator.asked() == [], "all that are unknown wait"
+    assert browser.sign_in(host.url("/team/page.html"), "olivia").status == 200
+
+
+@pytest.mark.one_mpm
+def test_a_revoked_credential_sees_no_error_page_of_a_protected_place(start_server, clock, simulator):
+    host = VirtualHost("ErrorDocument 401 /any/page.html\n" + SITE)
+    start_server(host, clock=clock)
+    assert ask(host, "/any/page.html", of("mark")).status == 200
+    simulator.change_account("mark", api_tokens=[])
+    clock.advance(61)
+    answer = ask(host, "/team/page.html", of("mark"))
+    assert answer.status == 401 and "The test page" not in answer.text
+
+
 # -- what is kept
 
 @pytest.mark.one_mpm

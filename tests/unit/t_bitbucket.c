@@ -50,7 +50,7 @@ static void fetch(site_t *site, const abb_bitbucket_question_t *question, outcom
 
 static outcome_t ask_visitor(site_t *site, const char *const *workspaces, int count)
 {
-    abb_bitbucket_question_t question = {1, 1, NULL, workspaces, count, 0};
+    abb_bitbucket_question_t question = {1, 1, NULL, workspaces, count, 0, NULL};
     outcome_t outcome;
 
     fetch(site, &question, &outcome);
@@ -59,7 +59,7 @@ static outcome_t ask_visitor(site_t *site, const char *const *workspaces, int co
 
 static outcome_t ask_grant(site_t *site, const char *workspace)
 {
-    abb_bitbucket_question_t question = {0, 0, SITE_USER, &workspace, 1, 0};
+    abb_bitbucket_question_t question = {0, 0, SITE_USER, &workspace, 1, 0, NULL};
     outcome_t outcome;
 
     fetch(site, &question, &outcome);
