@@ -22,7 +22,7 @@ incomplete() {
 }
 is_empty "$(incomplete)" "every entry has Description, Syntax, Default, Context, Override"
 used_elsewhere() {
-    grep -ohE '\bAuthBitbucket[A-Za-z]+' README.md docs/*.md | sort -u | comm -23 - "$scratch/code"
+    grep -ohE '\bAuthBitbucket[A-Za-z]+' README.md docs/*.md docs/recipes/*.md | sort -u | comm -23 - "$scratch/code"
 }
 is_empty "$(used_elsewhere)" "README and docs name no directive that is not there"
 plan

@@ -7,5 +7,6 @@ client      a browser without a screen
 logs        what httpd wrote, and what it must never write
 clock       httpd in another time
 load        many requests at once
+recipes     the pages of docs/recipes, made to run here
 fixtures    all of it as pytest fixtures
 """

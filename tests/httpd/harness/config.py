@@ -160,6 +160,7 @@ LoadModule auth_bitbucket_module "{module_under_test()}"
 <IfModule mod_cgid.c>
     ScriptSock cgid
 </IfModule>
+Define ROOT "{root}"
 Define CONTENT "{root}/content"
 ErrorLog logs/error.log
 LogLevel info auth_bitbucket:trace8

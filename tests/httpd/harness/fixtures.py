@@ -15,6 +15,7 @@ from . import config
 from .client import Browser
 from .clock import Clock
 from .logs import LogBook
+from .recipes import Paster
 from .server import Server
 from .simulator import Simulator
 from .sites import Site, standard_site
@@ -156,6 +157,12 @@ def start_server(log_watch: LogBook, shared_simulator: Simulator) -> Iterator[Se
     maker = ServerMaker(log_watch, shared_simulator)
     yield maker
     maker.stop_all()
+
+
+@pytest.fixture
+def paste(request: Any, start_server: ServerMaker, mpm: str) -> Paster:
+    """Runs what the test's mark names: @pytest.mark.recipe("cgi") or ("websocket", 1)."""
+    return Paster(start_server, mpm, *request.node.get_closest_marker("recipe").args)
 
 
 @pytest.fixture
