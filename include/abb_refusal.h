@@ -40,7 +40,8 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
 
 /*
  * Answer 401 to a visitor without a session who cannot be sent to sign in:
- * JSON where it is asked for, a page for frames, a plain page else.
+ * JSON where it is asked for, a page for frames, a line of text for what may come by
+ * Basic, a plain page else.
  */
 int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
                                      const abb_refusal_offers_t *offers);

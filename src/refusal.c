@@ -257,6 +257,12 @@ int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
             apr_pstrcat(r->pool, "{\"error\":\"unauthenticated\",\"login_url\":",
                         abb_text_json(offers->sign_in, r->pool), "}\n", NULL));
     }
+    if (offers->takes_basic && kind == ABB_REQUEST_OTHER) {
+        return abb_request_send_text(
+            r, HTTP_UNAUTHORIZED,
+            "Please sign in: send the e-mail address of your Atlassian account as user name and a "
+            "Bitbucket API token as password.\n");
+    }
     begin_page(&page, offers, apr_table_get(r->subprocess_env, VARIABLE_ERROR_ID));
     page.heading = "Please sign in";
     page.text = "This page is for people who are signed in with Bitbucket.";

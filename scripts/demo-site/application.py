@@ -24,7 +24,7 @@ PAGE = """<!DOCTYPE html>
 </header>
 <main>
 <h1>Proxied application</h1>
-<div class="who"><p>Hello, <strong>{user}</strong>. The header <code>X-Remote-User</code> told me who you are.</p></div>
+<div class="who"><p>Hello, <strong>{user}</strong>. The headers <code>X-Bitbucket-&hellip;</code> told me who you are.</p></div>
 <p>This application runs in a process of its own and is reached through httpd. It received:</p>
 <div class="table"><table class="values"><tbody>
 {rows}
@@ -49,7 +49,7 @@ class Application(http.server.BaseHTTPRequestHandler):
         rows = [row("Request", self.requestline)]
         for name, value in self.headers.items():
             rows.append(row(name, without_values(value) if name.lower() == "cookie" else value))
-        user = html.escape(self.headers.get("X-Remote-User") or "nobody")
+        user = html.escape(self.headers.get("X-Bitbucket-Username") or "nobody")
         page = PAGE.replace("{rows}", "\n".join(rows)).replace("{user}", user)
         body = page.encode("utf-8", "surrogateescape")
         self.send_response(200)

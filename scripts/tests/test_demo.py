@@ -160,9 +160,16 @@ def test_every_page_does_what_the_front_page_says(mpm):
         assert "<th>AUTH_TYPE</th><td>Bitbucket</td>" in page.text
         assert "BITBUCKET_CLIENT_SECRET" not in page.text
 
-        page = olivia.get(demo.site + "/application/", headers=NAVIGATION | {"X-Remote-User": "somebody else"})
-        assert "<th>X-Remote-User</th><td>olivia_owens</td>" in page.text
+        page = olivia.get(demo.site + "/application/", headers=NAVIGATION | {"X-Bitbucket-Username": "somebody else"})
+        assert "<th>X-Bitbucket-Username</th><td>olivia_owens</td>" in page.text
         assert "somebody else" not in page.text
+
+        command = re.search(r"try also +(curl .*)", demo.said).group(1)
+        assert command in html.unescape(front.text)
+        user, url = re.fullmatch(r"curl -u (\S+) (\S+)", command).groups()
+        assert requests.get(url, auth=tuple(user.split(":"))).text == "Hello mark_miller, you are Mark Miller at Bitbucket.\n"
+        refused = requests.get(url, headers={"User-Agent": "curl/8"})
+        assert refused.status_code == 401 and "Basic" in refused.headers["WWW-Authenticate"]
 
         assert olivia.get(demo.site + "/bitbucket/userinfo").json()["username"] == "olivia_owens"
         signed_out = submit(olivia, olivia.get(demo.site + "/bitbucket/logout", headers=NAVIGATION))

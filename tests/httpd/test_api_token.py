@@ -175,6 +175,8 @@ def test_basic_is_offered_to_what_is_no_browser(host, headers, expected):
     answer = ask(host, "/any/page.html", headers)
     assert (answer.status, challenges(answer)) == (401, expected)
     assert challenges(ask(host, "/off/page.html", headers)) == ["Bitbucket"]
+    if "Basic" in expected and "Accept" not in headers:
+        assert answer.text.startswith("Please sign in: send the e-mail address")
 
 
 @pytest.mark.one_mpm
