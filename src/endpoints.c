@@ -220,12 +220,24 @@ static const char *userinfo_json(const abb_session_t *session, const char *raw_u
         ",\"raw_data\":", raw_user ? raw_user : "null", "}\n", NULL);
 }
 
+/*
+ * Have the administrator's headers in the answer, also those of a <Location>: nothing
+ * of that kind has happened yet, and pages of other origins may read nothing without.
+ */
+static void admit_headers(request_rec *r)
+{
+    if (ap_location_walk(r) == OK) {
+        ap_run_insert_filter(r);
+    }
+}
+
 static int handle_userinfo(abb_visit_t *visit, request_rec *r)
 {
     abb_record_private_t private_part;
     abb_error_t err;
     apr_status_t status;
 
+    admit_headers(r);
     if (r->method_number != M_GET) {
         return abb_request_only_get(r, NULL);
     }
@@ -238,6 +250,8 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
     if (status == APR_NOTFOUND || status == ABB_ESEAL) {
         abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
 
+        /* Credentials are looked at in protected places only. */
+        offers.takes_basic = 0;
         return abb_refusal_send_unauthenticated(r, ABB_REQUEST_JSON, &offers);
     }
     return status == APR_SUCCESS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,28 @@ def test_userinfo(site, browser, simulator):
         if key not in ("about", "emails", "api_tokens"):
             assert raw[key] == value, key
     assert simulator.asked() == []
+
+
+CORS = """<Location "/bitbucket/userinfo">
+    Header always set Access-Control-Allow-Origin "https://app.example.com"
+    Header always set Access-Control-Allow-Credentials "true"
+    Header always merge Vary "Origin"
+</Location>
+"""
+
+
+@pytest.mark.one_mpm
+def test_pages_of_other_origins_read_userinfo_where_the_administrator_says_so(start_server, browser):
+    assert CORS in (Path(__file__).resolve().parents[2] / "docs" / "rules.md").read_text()
+    host = VirtualHost(CORS + place("any", "Require valid-user"))
+    other = VirtualHost(place("any", "Require valid-user"))
+    start_server(host, other)
+    for site, allowed in ((host, "https://app.example.com"), (other, None)):
+        for status in (401, 200):
+            answer = browser.get(site.endpoint("userinfo"), {**SCRIPT, "Origin": "https://app.example.com"})
+            assert (answer.status, answer.header("Access-Control-Allow-Origin")) == (status, allowed)
+            assert answer.header("Cache-Control") == "no-store" and answer.json
+            browser.sign_in(site.url("/any/page.html"), "mark")
 
 
 @pytest.mark.one_mpm
