@@ -20,7 +20,7 @@
 
 /*
  * Find or begin the session of the request's credential: visit->session and
- * visit->is_named. The session of one never seen before has an account that has yet to
+ * visit->is_named; once for a visit. The session of one never seen before has an account that has yet to
  * be asked about. The place must take API tokens, and Authorization must be of a scheme
  * that abb_credential_is_ours.
  * Errors: ABB_ECREDENTIAL malformed, of a kind that is not taken here, or Bitbucket

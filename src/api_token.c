@@ -295,10 +295,14 @@ static apr_status_t meet(abb_visit_t *visit, request_rec *r, candidate_t *candid
 apr_status_t abb_api_token_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
     candidate_t candidate;
-    apr_status_t status = read_candidate(visit, r, &candidate, err);
+    apr_status_t status;
 
+    if (visit->is_named) {
+        return APR_SUCCESS;
+    }
     /* The session that a cookie names is nobody's here. */
     visit->session = NULL;
+    status = read_candidate(visit, r, &candidate, err);
     if (status == APR_SUCCESS) {
         status = find(visit, &candidate, err);
         if (status == APR_NOTFOUND) {

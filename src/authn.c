@@ -240,31 +240,12 @@ static int refuse_credential(abb_visit_t *visit, request_rec *r)
     return refuse(visit, r, &err);
 }
 
-static int check_credential(abb_visit_t *visit, request_rec *r)
-{
-    abb_error_t err;
-    apr_status_t status;
-
-    abb_error_clear(&err);
-    status = visit->is_named ? APR_SUCCESS : abb_api_token_find_session(visit, r, &err);
-    if (status == APR_SUCCESS) {
-        status = renew_account(visit, r, &err);
-    }
-    switch (status) {
-    case APR_SUCCESS:
-        return admit(visit, r);
-    case APR_NOTFOUND:
-        return refuse_credential(visit, r);
-    default:
-        return refuse(visit, r, &err);
-    }
-}
-
 int abb_authn_check(request_rec *r)
 {
     abb_visit_t *visit;
     abb_error_t err;
     apr_status_t status;
+    int is_credential;
 
     if (!is_ours(r)) {
         return DECLINED;
@@ -272,14 +253,13 @@ int abb_authn_check(request_rec *r)
     if (!(visit = abb_visit_of(r))) {
         return not_configured(r);
     }
-    if (has_credential(visit, r)) {
-        return check_credential(visit, r);
-    }
-    if (visit->is_named) {
+    is_credential = has_credential(visit, r);
+    if (visit->is_named && !is_credential) {
         return ask_to_sign_in(visit, r);
     }
     abb_error_clear(&err);
-    status = abb_visit_find_session(visit, &err);
+    status = is_credential ? abb_api_token_find_session(visit, r, &err)
+                           : abb_visit_find_session(visit, &err);
     if (status == APR_SUCCESS) {
         status = renew_account(visit, r, &err);
     }
@@ -287,7 +267,7 @@ int abb_authn_check(request_rec *r)
     case APR_SUCCESS:
         return admit(visit, r);
     case APR_NOTFOUND:
-        return begin_anew(visit, r);
+        return is_credential ? refuse_credential(visit, r) : begin_anew(visit, r);
     default:
         return refuse(visit, r, &err);
     }
