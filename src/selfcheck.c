@@ -8,6 +8,7 @@
 #include "selfcheck_internal.h"
 
 #define DUMP "DUMP_BITBUCKET"
+#define CHECK "CHECK_BITBUCKET"
 
 /* ---- the tree of directives ---------------------------------------------- */
 
@@ -106,42 +107,62 @@ static const apr_array_header_t *list_servers(const abb_selfcheck_t *look)
     return list;
 }
 
-static void choose(abb_selfcheck_t *look, server_rec *s)
+void abb_selfcheck_choose(abb_selfcheck_t *look, server_rec *s)
 {
     look->server = s;
     look->site = abb_config_site(s);
     look->name = name_of(s, look->pool);
 }
 
-static void dump(abb_selfcheck_t *look)
+static void print_head(const abb_selfcheck_t *look, int count)
 {
-    const apr_array_header_t *servers = list_servers(look);
-
-    apr_file_printf(look->out, "mod_auth_bitbucket %s: %d site%s\n", ABB_VERSION, servers->nelts,
-                    servers->nelts == 1 ? "" : "s");
-    if (!servers->nelts) {
+    apr_file_printf(look->out, "mod_auth_bitbucket %s: %d site%s\n", ABB_VERSION, count,
+                    count == 1 ? "" : "s");
+    if (!count) {
         apr_file_printf(look->out, "warning: no virtual host has AuthBitbucketClientID\n");
-        return;
     }
+}
+
+static void dump(abb_selfcheck_t *look, const apr_array_header_t *servers)
+{
     abb_selfcheck_dump_server(look);
     abb_selfcheck_warn_of_server(look);
     for (int i = 0; i < servers->nelts; ++i) {
-        choose(look, APR_ARRAY_IDX(servers, i, server_rec *));
+        abb_selfcheck_choose(look, APR_ARRAY_IDX(servers, i, server_rec *));
         abb_selfcheck_dump_site(look);
         abb_selfcheck_warn_of_site(look);
     }
 }
 
+static void check(abb_selfcheck_t *look, const apr_array_header_t *servers)
+{
+    abb_selfcheck_ask_for_server(look);
+    abb_selfcheck_ask_for_sites(look, servers);
+    /* httpd ends with 0 whatever a test of ours finds, and hears of nothing else. */
+    if (look->failures) {
+        exit(1);
+    }
+}
+
+static void run(abb_selfcheck_t *look)
+{
+    const apr_array_header_t *servers = list_servers(look);
+
+    print_head(look, servers->nelts);
+    if (servers->nelts && ap_exists_config_define(DUMP)) {
+        dump(look, servers);
+    }
+    if (servers->nelts && ap_exists_config_define(CHECK)) {
+        check(look, servers);
+    }
+}
+
 void abb_selfcheck_run(apr_pool_t *p, server_rec *servers)
 {
-    abb_selfcheck_t look = {.main_server = servers};
+    abb_selfcheck_t look = {.main_server = servers, .pool = p};
 
-    if (!ap_exists_config_define(DUMP)) {
-        return;
+    if ((ap_exists_config_define(DUMP) || ap_exists_config_define(CHECK)) &&
+        apr_file_open_stdout(&look.out, p) == APR_SUCCESS) {
+        run(&look);
     }
-    if (apr_pool_create(&look.pool, p) == APR_SUCCESS &&
-        apr_file_open_stdout(&look.out, look.pool) == APR_SUCCESS) {
-        dump(&look);
-    }
-    apr_pool_destroy(look.pool);
 }

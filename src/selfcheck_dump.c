@@ -76,7 +76,7 @@ void abb_selfcheck_dump_server(abb_selfcheck_t *look)
 /* ---- at Bitbucket -------------------------------------------------------- */
 
 /* The name of a scope in the form of an OAuth client. Source: Bitbucket's form, 2026-11. */
-static const char *name_of_scope(const char *scope)
+const char *abb_selfcheck_name_of_scope(const char *scope)
 {
     static const struct {
         const char *scope;
@@ -120,7 +120,8 @@ static void print_client(const abb_selfcheck_t *look)
     for (int i = 0; i < needs->nelts; ++i) {
         const abb_config_need_t *need = &APR_ARRAY_IDX(needs, i, abb_config_need_t);
 
-        apr_file_printf(look->out, "    %-18s for %s\n", name_of_scope(need->scope), need->why);
+        apr_file_printf(look->out, "    %-18s for %s\n", abb_selfcheck_name_of_scope(need->scope),
+                        need->why);
     }
     print_fact(look, "client id", bitbucket->client_id);
     if (bitbucket->scope) {

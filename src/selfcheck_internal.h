@@ -17,7 +17,19 @@ typedef struct abb_selfcheck_t {
     server_rec *server;
     abb_site_t *site;
     const char *name;
+    /* Checks that failed. */
+    int failures;
 } abb_selfcheck_t;
+
+/* The name of a scope in the form of an OAuth client; a scope without one is its own name. */
+const char *abb_selfcheck_name_of_scope(const char *scope);
+
+/* Ask what the server as a whole needs, and what one site needs; each in one line. */
+void abb_selfcheck_ask_for_server(abb_selfcheck_t *look);
+void abb_selfcheck_ask_for_sites(abb_selfcheck_t *look, const apr_array_header_t *servers);
+
+/* Look at one of the servers with a site. */
+void abb_selfcheck_choose(abb_selfcheck_t *look, server_rec *s);
 
 /* The facts of the server as a whole, and of one site. */
 void abb_selfcheck_dump_server(abb_selfcheck_t *look);

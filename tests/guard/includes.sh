@@ -33,9 +33,9 @@ room_of() {
     store_near | store_socache | store_socache_line) echo store ;;
     store_file_key | store_file_internal) echo store_file ;;
     memory_flush | memory_condition | memory_internal | memory_remote) echo memory ;;
-    bitbucket_meaning | bitbucket_round | bitbucket_internal) echo bitbucket ;;
+    bitbucket_meaning | bitbucket_round | bitbucket_probe | bitbucket_internal) echo bitbucket ;;
     config_site | config_hub | config_cache | config_tree | config_internal) echo config ;;
-    selfcheck_dump | selfcheck_warnings | selfcheck_internal) echo selfcheck ;;
+    selfcheck_dump | selfcheck_warnings | selfcheck_online | selfcheck_internal) echo selfcheck ;;
     *) echo "$name" ;;
     esac
 }

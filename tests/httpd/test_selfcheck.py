@@ -1,12 +1,15 @@
-"""httpd -t -D DUMP_BITBUCKET: what the configuration comes to."""
+"""httpd -t -D DUMP_BITBUCKET: what the configuration comes to; -D CHECK_BITBUCKET: whether Bitbucket
+and the session cache can be worked with."""
 
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
-from harness.config import VirtualHost, place
+from harness.caches import KINDS
+from harness.config import VirtualHost, modules_directory, place
 
 pytestmark = pytest.mark.one_mpm
 WORKSPACE = place("any", "Require bitbucket-workspace acme")
@@ -222,3 +225,182 @@ def test_what_does_not(dump, lines):
 def test_warnings(dump, host, text):
     found = warnings(dump(host))
     assert len(found) == 1 and text in found[0], found
+
+
+# -- CHECK_BITBUCKET: what Bitbucket says to it
+
+@pytest.fixture
+def check(start_server, simulator):
+    """Run it on these hosts. Returns exit status and output; no secret is ever in it."""
+    def check(*hosts: VirtualHost, **more) -> tuple[int, str]:
+        server = start_server.prepare(*hosts, **more)
+        check.server = server
+        done = server.run("-t", "-D", "CHECK_BITBUCKET")
+        for secret in simulator.secrets() | {host.client_secret for host in hosts}:
+            assert secret not in done.stdout
+        return done.returncode, done.stdout
+    return check
+
+
+def results(output: str, state: str) -> list[str]:
+    return [line.removeprefix(state).strip() for line in output.splitlines() if line.startswith(state + " ")]
+
+
+ALL_RULES = (WORKSPACE + "\n" + place("code", "Require bitbucket-repository acme/site") + "\n"
+             + place("mail", "Require bitbucket-email @example.com"))
+PARTS = ["API: account", "API: e-mail addresses", "API: roles in workspaces", "API: permissions on repositories"]
+
+
+@pytest.fixture(params=[False, True], ids=["public", "private"])
+def client_kind(request, simulator, monkeypatch):
+    """Clients that are private or not, whoever registers them."""
+    register = simulator.register
+    monkeypatch.setattr(simulator, "register", lambda *given, **more: register(*given, private=request.param, **more))
+
+
+def test_all_is_well(check, client_kind):
+    host = VirtualHost(ALL_RULES)
+    code, output = check(host)
+    assert code == 0 and not results(output, "FAILED") and not results(output, "warning"), output
+    assert results(output, "ok") == [f"key and secret of {host.client_id}", *PARTS, "clock"]
+    assert "Callback URL to register" not in output
+
+
+def test_only_what_rules_need_is_asked(check, simulator):
+    code, output = check(VirtualHost(place("any", "Require valid-user")))
+    assert code == 0 and PARTS[0] in results(output, "ok") and not set(PARTS[1:]) & set(results(output, "ok"))
+    assert [call["path"] for call in simulator.calls() if call["path"].startswith("/2.0/")] == ["/2.0/user"]
+
+
+def test_a_wrong_secret(check, client_kind):
+    host = VirtualHost(WORKSPACE)
+    host.directives += "\nAuthBitbucketClientSecret some-other-secret"
+    code, output = check(host)
+    assert code == 1, output
+    assert len(results(output, "FAILED")) == 1, output
+    line = results(output, "FAILED")[0]
+    assert line.startswith(f"key and secret of {host.client_id}: ") and "unauthorized_client" in line
+    assert "copy key and secret again" in line and "some-other-secret" not in output
+    assert "API: account" in results(output, "ok"), "the other checks are made, too"
+
+
+@pytest.mark.parametrize("client_kind", [True], indirect=True)
+def test_a_missing_permission(check, client_kind):
+    code, output = check(VirtualHost(ALL_RULES, scopes=("account", "email")))
+    assert code == 0 and len(results(output, "warning")) == 1, output
+    assert results(output, "warning")[0].startswith("permission Repositories: Read: Require bitbucket-repository (")
+
+
+def test_two_sites_with_one_client(check, simulator):
+    first = VirtualHost(WORKSPACE)
+    second = VirtualHost(WORKSPACE, client_id=first.client_id, client_secret=first.client_secret)
+    code, output = check(first, second)
+    assert code == 0 and output.count("key and secret of") == 1 and output.count("API: account") == 2
+    assert len([call for call in simulator.calls("token")]) <= 2
+
+
+def test_nobody_there(check):
+    dead = "http://127.0.0.1:9"
+    code, output = check(VirtualHost(f"AuthBitbucketTokenURL {dead}/token\nAuthBitbucketAPIURL {dead}/2.0\n" + WORKSPACE))
+    assert code == 1 and not results(output, "ok")
+    lines = results(output, "FAILED")
+    assert [line.partition(": http")[0] for line in lines] == ["token endpoint", "API: account", "API: roles in workspaces"]
+    assert all(dead in line and "AuthBitbucketProxy" in line for line in lines)
+
+
+def test_a_name_that_is_none(check):
+    nowhere = "https://bitbucket.invalid"
+    code, output = check(VirtualHost(f"AuthBitbucketTokenURL {nowhere}/token\nAuthBitbucketAPIURL {nowhere}/2.0\n" + WORKSPACE))
+    assert code == 1 and all("resolve" in line for line in results(output, "FAILED")), output
+
+
+def test_a_proxy_that_is_not_there(check):
+    code, output = check(VirtualHost("AuthBitbucketProxy http://127.0.0.1:9\nAuthBitbucketAPIURL https://bitbucket.invalid/2.0\n"
+                                     + WORKSPACE))
+    assert code == 1 and "API: account" not in results(output, "ok"), output
+
+
+def test_a_certificate_that_nobody_trusts(check, start_server, scratch):
+    """Bitbucket is another httpd here, with a certificate that signs itself."""
+    tls = start_server(VirtualHost(tls=True, configured=False, name="127.0.0.1"))
+    origin = tls.hosts[0].origin
+    lines = f"AuthBitbucketAPIURL {origin}/2.0\n" + WORKSPACE
+    code, output = check(VirtualHost(lines))
+    failed = results(output, "FAILED")
+    assert code == 1 and failed and all("certificate" in line and "AuthBitbucketCAFile" in line for line in failed), output
+    code, output = check(VirtualHost(f"AuthBitbucketCAFile {tls.root}/conf/site.crt\n" + lines))
+    failed = results(output, "FAILED")
+    assert code == 1 and failed and all("answered 404" in line for line in failed), output
+
+
+def test_a_clock_that_is_off(check, clock):
+    clock.set(90)
+    code, output = check(VirtualHost(WORKSPACE), clock=clock)
+    assert code == 0 and len(results(output, "warning")) == 1, output
+    assert re.fullmatch(r"clock: this machine's is (89|90|91) s ahead of Bitbucket's; set it", results(output, "warning")[0])
+    clock.set(-3600)
+    code, output = check(VirtualHost(WORKSPACE), clock=clock)
+    assert code == 0 and " s behind Bitbucket's" in results(output, "warning")[0]
+    clock.set(30)
+    assert "clock" in results(check(VirtualHost(WORKSPACE), clock=clock)[1], "ok")
+
+
+def test_an_endpoint_that_is_withdrawn(check, simulator):
+    simulator.fault("permission", status=410, json={"type": "error", "error": {"message": "CHANGE-1234 - gone"}})
+    code, output = check(VirtualHost(WORKSPACE))
+    assert code == 1 and len(results(output, "FAILED")) == 1, output
+    line = results(output, "FAILED")[0]
+    assert line.startswith("API: roles in workspaces: Bitbucket has withdrawn") and "newer version" in line
+
+
+def test_a_wrong_address_of_the_api(check, simulator):
+    code, output = check(VirtualHost(f"AuthBitbucketAPIURL {simulator.api_url}/3.0\n" + WORKSPACE))
+    assert code == 1 and "withdrawn" in results(output, "FAILED")[0], output
+
+
+@pytest.mark.parametrize("fault, text", [
+    ({"status": 200, "body": "<p>Please sign in to this network", "content_type": "text/html"}, "text/html"),
+    ({"status": 401, "body": "<p>Please sign in to this network", "content_type": "text/html"}, "401"),
+    ({"status": 503}, "503"), ({"status": 429, "headers": {"Retry-After": "5"}}, "rate limit"), ({"close": True}, ""),
+])
+def test_something_else_answers(check, simulator, fault, text):
+    simulator.fault("user", **fault)
+    code, output = check(VirtualHost(WORKSPACE))
+    assert code == 1 and len(results(output, "FAILED")) == 1, output
+    assert text in results(output, "FAILED")[0]
+
+
+def test_it_waits_no_longer_than_the_time_out(check, simulator):
+    simulator.fault("user", hang=True)
+    before = time.monotonic()
+    code, output = check(VirtualHost("AuthBitbucketHTTPTimeout 1s 2s\n" + WORKSPACE))
+    assert code == 1 and time.monotonic() - before < 8, output
+
+
+def test_both_at_once(start_server):
+    server = start_server.prepare(VirtualHost(WORKSPACE))
+    output = server.run("-t", "-D", "DUMP_BITBUCKET", "-D", "CHECK_BITBUCKET").stdout
+    assert "Callback URL to register" in output and "clock" in results(output, "ok")
+
+
+# -- the session cache
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_cache_on_another_machine(check, dump, scratch, kind):
+    cache = KINDS[kind](scratch).start()
+    main = (f"LoadModule socache_{cache.provider}_module {modules_directory()}/mod_socache_{cache.provider}.so\n"
+            f"AuthBitbucketSessionCache {cache.specification}\nAuthBitbucketSessionKey {SESSION_KEY}\n")
+    try:
+        output = dump(VirtualHost(WORKSPACE), main=main)
+        assert fact(output, "kept in").startswith(cache.specification + " [")
+        assert fact(output, "copies") == "in shm(32M), up to 10s old, in an outage 1m [default]"
+        code, output = check(VirtualHost(WORKSPACE), main=main)
+        assert code == 0 and f"session cache {cache.specification}" in results(output, "ok"), output
+        cache.freeze()
+        frozen = check(VirtualHost(WORKSPACE), main=main)
+        cache.thaw()
+    finally:
+        cache.stop()
+    for code, output in (frozen, check(VirtualHost(WORKSPACE), main=main)):
+        assert code == 1 and results(output, "FAILED")[0].startswith(f"session cache {cache.specification}: "), output
+        assert "clock" in results(output, "ok")
