@@ -134,8 +134,9 @@ apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const abb_tok
 
 /* What a probe heard beside its result. */
 typedef struct abb_bitbucket_heard_t {
-    /* Bitbucket's clock as it answered; 0: it told no date. */
+    /* Bitbucket's clock as it answered last, and this machine's then; 0: it told no date. */
     apr_time_t date;
+    apr_time_t heard_at;
     /* Scopes of the OAuth client, separated by single spaces; NULL: not told. */
     const char *scope;
 } abb_bitbucket_heard_t;

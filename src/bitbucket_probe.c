@@ -19,6 +19,7 @@ static abb_http_answer_t ask(const abb_bitbucket_t *bitbucket, const abb_http_re
     abb_bitbucket_perform(&round, request, &answer, 1, p);
     if (answer.date) {
         heard->date = apr_date_parse_http(answer.date);
+        heard->heard_at = apr_time_now();
     }
     return answer;
 }

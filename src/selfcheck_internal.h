@@ -19,6 +19,8 @@ typedef struct abb_selfcheck_t {
     const char *name;
     /* Checks that failed. */
     int failures;
+    /* What Bitbucket was asked already; known to the file that asks. */
+    apr_array_header_t *asked;
 } abb_selfcheck_t;
 
 /* The name of a scope in the form of an OAuth client; a scope without one is its own name. */

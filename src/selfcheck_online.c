@@ -68,61 +68,84 @@ void abb_selfcheck_ask_for_server(abb_selfcheck_t *look)
     print_failure(look, what, &err, "see whether it runs and can be reached from here");
 }
 
-/* ---- an OAuth client ----------------------------------------------------- */
+/* ---- what was asked ------------------------------------------------------ */
+
+/*
+ * One question to Bitbucket, asked once however many sites it is about: who has no
+ * token may ask seldom.
+ */
+typedef struct {
+    const abb_bitbucket_t *bitbucket;
+    const char *what;
+    /* The client's, when it is about a client; else NULL. Secret. */
+    const char *secret;
+    /* What the client was granted; NULL: not known. */
+    const char *scope;
+} asked_t;
 
 static int is_same_text(const char *one, const char *other)
 {
     return one == other || (one && other && strcmp(one, other) == 0);
 }
 
-/* Whether two sites are one client that is asked on one way. */
-static int is_same_client(const abb_bitbucket_t *one, const abb_bitbucket_t *other)
+static int is_same_way(const abb_bitbucket_t *one, const abb_bitbucket_t *other)
 {
-    return is_same_text(one->client_id, other->client_id) &&
-           is_same_text(one->client_secret, other->client_secret) &&
-           is_same_text(one->token_url, other->token_url) &&
+    return is_same_text(one->token_url, other->token_url) &&
+           is_same_text(one->api_url, other->api_url) &&
            is_same_text(one->http_settings.proxy, other->http_settings.proxy) &&
            is_same_text(one->http_settings.ca_file, other->http_settings.ca_file);
 }
 
-/* What was found out about a client. */
-typedef struct {
-    const abb_bitbucket_t *bitbucket;
-    abb_bitbucket_heard_t heard;
-} known_client_t;
-
-static void check_client(abb_selfcheck_t *look, abb_bitbucket_heard_t *heard)
+/* The question, and whether it was asked before. */
+static asked_t *find_asked(abb_selfcheck_t *look, const char *what, const char *secret, int *before)
 {
     const abb_bitbucket_t *bitbucket = &look->site->bitbucket;
+    asked_t *asked;
+
+    for (int i = 0; i < look->asked->nelts; ++i) {
+        asked = &APR_ARRAY_IDX(look->asked, i, asked_t);
+        if (is_same_text(asked->what, what) && is_same_text(asked->secret, secret) &&
+            is_same_way(asked->bitbucket, bitbucket)) {
+            *before = 1;
+            apr_file_printf(look->out, "above   %s\n", what);
+            return asked;
+        }
+    }
+    asked = apr_array_push(look->asked);
+    *asked = (asked_t){bitbucket, what, secret, NULL};
+    *before = 0;
+    return asked;
+}
+
+/* ---- an OAuth client ----------------------------------------------------- */
+
+static void ask_about_client(abb_selfcheck_t *look, const char *what, abb_bitbucket_heard_t *heard)
+{
     abb_error_t err;
 
     abb_error_clear(&err);
-    if (abb_bitbucket_probe_client(bitbucket, heard, look->pool, &err) == APR_SUCCESS) {
-        print_good(look, apr_pstrcat(look->pool, "key and secret of ", bitbucket->client_id, NULL));
+    if (abb_bitbucket_probe_client(&look->site->bitbucket, heard, look->pool, &err) ==
+        APR_SUCCESS) {
+        print_good(look, what);
         return;
     }
-    print_failure(look,
-                  err.status == ABB_ECLIENT
-                      ? apr_pstrcat(look->pool, "key and secret of ", bitbucket->client_id, NULL)
-                      : "token endpoint",
-                  &err, remedy_of(err.status));
+    print_failure(look, err.status == ABB_ECLIENT ? what : "token endpoint", &err,
+                  remedy_of(err.status));
 }
 
-static const abb_bitbucket_heard_t *find_client(abb_selfcheck_t *look, apr_array_header_t *known)
+/* Returns what the client was granted; NULL: not known. */
+static const char *check_client(abb_selfcheck_t *look, abb_bitbucket_heard_t *heard)
 {
-    known_client_t *client;
+    const abb_bitbucket_t *bitbucket = &look->site->bitbucket;
+    const char *what = apr_pstrcat(look->pool, "key and secret of ", bitbucket->client_id, NULL);
+    int before;
+    asked_t *asked = find_asked(look, what, bitbucket->client_secret, &before);
 
-    for (int i = 0; i < known->nelts; ++i) {
-        client = &APR_ARRAY_IDX(known, i, known_client_t);
-        if (is_same_client(client->bitbucket, &look->site->bitbucket)) {
-            return &client->heard;
-        }
+    if (!before) {
+        ask_about_client(look, what, heard);
+        asked->scope = heard->scope;
     }
-    client = apr_array_push(known);
-    memset(client, 0, sizeof(*client));
-    client->bitbucket = &look->site->bitbucket;
-    check_client(look, &client->heard);
-    return &client->heard;
+    return asked->scope;
 }
 
 /*
@@ -152,7 +175,12 @@ static void check_part(abb_selfcheck_t *look, const char *what, abb_bitbucket_pa
                        const char *asked, abb_bitbucket_heard_t *heard)
 {
     abb_error_t err;
+    int before;
 
+    find_asked(look, what, NULL, &before);
+    if (before) {
+        return;
+    }
     abb_error_clear(&err);
     if (abb_bitbucket_probe_api(&look->site->bitbucket, part, asked, heard, look->pool, &err) ==
         APR_SUCCESS) {
@@ -209,12 +237,12 @@ static void check_api(abb_selfcheck_t *look, abb_bitbucket_heard_t *heard)
 
 /* ---- clocks -------------------------------------------------------------- */
 
-static void check_clock(const abb_selfcheck_t *look, apr_time_t date)
+static void check_clock(const abb_selfcheck_t *look, const abb_bitbucket_heard_t *heard)
 {
-    apr_int64_t ahead = apr_time_sec(apr_time_now() - date);
+    apr_int64_t ahead = apr_time_sec(heard->heard_at - heard->date);
     apr_int64_t apart = ahead < 0 ? -ahead : ahead;
 
-    if (!date) {
+    if (!heard->date) {
         return;
     }
     if (apart <= CLOCK_TOLERANCE) {
@@ -229,23 +257,23 @@ static void check_clock(const abb_selfcheck_t *look, apr_time_t date)
 
 /* ---- all ----------------------------------------------------------------- */
 
-static void check_site(abb_selfcheck_t *look, apr_array_header_t *known)
+static void check_site(abb_selfcheck_t *look)
 {
-    abb_bitbucket_heard_t heard = *find_client(look, known);
+    abb_bitbucket_heard_t heard = {0};
 
-    check_permissions(look, heard.scope);
+    check_permissions(look, check_client(look, &heard));
     check_api(look, &heard);
-    check_clock(look, heard.date);
+    check_clock(look, &heard);
 }
 
 void abb_selfcheck_ask_for_sites(abb_selfcheck_t *look, const apr_array_header_t *servers)
 {
-    apr_array_header_t *known = apr_array_make(look->pool, 4, sizeof(known_client_t));
     abb_http_t *http;
     abb_error_t err;
 
     abb_error_clear(&err);
     abb_reply_init();
+    look->asked = apr_array_make(look->pool, 8, sizeof(asked_t));
     if (abb_http_create(&http, look->pool) != APR_SUCCESS) {
         abb_error_set(&err, ABB_EUPSTREAM, "it cannot start");
         print_failure(look, "libcurl", &err, "install it");
@@ -255,6 +283,6 @@ void abb_selfcheck_ask_for_sites(abb_selfcheck_t *look, const apr_array_header_t
         abb_selfcheck_choose(look, APR_ARRAY_IDX(servers, i, server_rec *));
         look->site->bitbucket.http = http;
         apr_file_printf(look->out, "\nSite %s\n", look->name);
-        check_site(look, known);
+        check_site(look);
     }
 }

@@ -291,12 +291,27 @@ def test_a_missing_permission(check, client_kind):
     assert results(output, "warning")[0].startswith("permission Repositories: Read: Require bitbucket-repository (")
 
 
-def test_two_sites_with_one_client(check, simulator):
+def test_nothing_is_asked_twice(check, simulator):
+    first = VirtualHost(WORKSPACE)
+    second = VirtualHost(ALL_RULES, client_id=first.client_id, client_secret=first.client_secret)
+    code, output = check(first, second, VirtualHost(WORKSPACE))
+    assert code == 0, output
+    one, two, three = output.split("\nSite ")[1:]
+    key = f"key and secret of {first.client_id}"
+    assert results(one, "ok") == [key, PARTS[0], PARTS[2], "clock"] and not results(one, "above")
+    assert results(two, "above") == [key, PARTS[0], PARTS[2]] and results(two, "ok") == [PARTS[1], PARTS[3], "clock"]
+    assert results(three, "above") == [PARTS[0], PARTS[2]] and results(three, "ok")[0].startswith("key and secret of ")
+    assert len([call for call in simulator.calls() if call["path"].startswith("/2.0/")]) == 4
+
+
+def test_one_key_with_two_secrets(check):
     first = VirtualHost(WORKSPACE)
     second = VirtualHost(WORKSPACE, client_id=first.client_id, client_secret=first.client_secret)
+    second.directives += "\nAuthBitbucketClientSecret some-other-secret"
     code, output = check(first, second)
-    assert code == 0 and output.count("key and secret of") == 1 and output.count("API: account") == 2
-    assert len([call for call in simulator.calls("token")]) <= 2
+    key = f"key and secret of {first.client_id}"
+    assert code == 1 and key in results(output, "ok") and len(results(output, "FAILED")) == 1, output
+    assert results(output, "FAILED")[0].startswith(key)
 
 
 def test_nobody_there(check):

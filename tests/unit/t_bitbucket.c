@@ -1265,6 +1265,7 @@ static void a_probe_hears_the_date(void **state)
                              "{\"access_token\":\"a\"}", site->p));
     assert_int_equal(probe_client(site, &heard), APR_SUCCESS);
     assert_int_equal(heard.date, apr_time_from_sec(1800000000));
+    assert_true(apr_time_now() - heard.heard_at < apr_time_from_sec(60));
     assert_null(heard.scope);
 }
 
