@@ -29,6 +29,7 @@
 #include "abb_memory.h"
 #include "abb_reply.h"
 #include "abb_rules.h"
+#include "abb_selfcheck.h"
 #include "abb_ticket.h"
 #include "abb_visit.h"
 
@@ -192,6 +193,7 @@ static void register_hooks(apr_pool_t *p)
 
     ap_hook_pre_config(prepare, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_test_config(abb_selfcheck_run, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(open_store, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(start_child, NULL, NULL, APR_HOOK_MIDDLE);
 

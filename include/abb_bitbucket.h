@@ -137,4 +137,42 @@ apr_status_t abb_bitbucket_fetch(const abb_bitbucket_t *bitbucket, const abb_tok
                                  const abb_bitbucket_question_t *question, apr_time_t now,
                                  abb_bitbucket_visitor_t *visitor, apr_pool_t *p, abb_error_t *err);
 
+/* What a probe heard beside its result. */
+typedef struct abb_bitbucket_heard_t {
+    /* Bitbucket's clock as it answered last, and this machine's then; 0: it told no date. */
+    apr_time_t date;
+    apr_time_t heard_at;
+    /* Scopes of the OAuth client, separated by single spaces; NULL: not told. */
+    const char *scope;
+} abb_bitbucket_heard_t;
+
+/*
+ * Whether key and secret are right: asks for a token of the client's own; where
+ * it may have none, not being private, a code that cannot be one tells. Nobody is
+ * signed in by it. Lifetime: p.
+ * Errors: ABB_ECLIENT key, secret or callback wrong; ABB_EUPSTREAM, ABB_ELIMIT,
+ * ABB_EGONE could not ask.
+ * Source: "Use OAuth on Bitbucket Cloud", 2026-11-20.
+ */
+apr_status_t abb_bitbucket_probe_client(const abb_bitbucket_t *bitbucket,
+                                        abb_bitbucket_heard_t *heard, apr_pool_t *p,
+                                        abb_error_t *err);
+
+/* Parts of the API. */
+typedef enum {
+    ABB_BITBUCKET_USER,
+    ABB_BITBUCKET_EMAILS,
+    /* Roles in a workspace or repository. */
+    ABB_BITBUCKET_GRANT
+} abb_bitbucket_part_t;
+
+/*
+ * Whether a part of the API is there, asked without a token: that it wants one is
+ * life. asked: as rules name it, for ABB_BITBUCKET_GRANT. Lifetime: p.
+ * Errors: ABB_EGONE withdrawn; ABB_EUPSTREAM, ABB_ELIMIT could not ask.
+ */
+apr_status_t abb_bitbucket_probe_api(const abb_bitbucket_t *bitbucket, abb_bitbucket_part_t part,
+                                     const char *asked, abb_bitbucket_heard_t *heard, apr_pool_t *p,
+                                     abb_error_t *err);
+
 #endif

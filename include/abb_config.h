@@ -31,6 +31,18 @@ typedef struct abb_config_need_t {
     const char *why;
 } abb_config_need_t;
 
+/* Where a secret comes from, for people; never the secret itself. */
+typedef struct abb_config_source_t {
+    const char *directive;
+    /* "file conf/secret", "environment variable X", "the value in the configuration" */
+    const char *text;
+    /* Absolute path of the file it is read from; NULL: from none. */
+    const char *file;
+} abb_config_source_t;
+
+/* Told a directive of the configuration. Secrets among its arguments are hidden. */
+typedef void (*abb_config_visitor_t)(void *data, const ap_directive_t *directive);
+
 /* One virtual host, settled. Lifetime: one generation of the configuration. */
 typedef struct abb_site_t {
     abb_bitbucket_t bitbucket;
@@ -173,6 +185,28 @@ const char *abb_config_cache_text(const abb_cache_settings_t *cache, apr_pool_t 
 
 /* A server's site, or NULL when no directive of ours reaches it. */
 abb_site_t *abb_config_site(server_rec *s);
+
+/* Whether what a site sends and gets can be read on the way: plain http, and not on one machine. */
+int abb_config_is_readable_on_the_way(const abb_site_t *site);
+
+/*
+ * Visit the directives that hold for a server, in their order: those outside all
+ * virtual hosts, then those of its own section, each with what stands inside of it.
+ * Threads: start-up only, while the configuration is read.
+ */
+void abb_config_visit(const server_rec *s, abb_config_visitor_t visit, void *data);
+
+/*
+ * Where the directive stands that decides for a server, "/etc/apache2/wiki.conf:12",
+ * or "default". Lifetime: p. Threads: as abb_config_visit.
+ */
+const char *abb_config_whence(const server_rec *s, const char *directive, apr_pool_t *p);
+
+/*
+ * Where a site's secrets come from: client secret and session keys, an array of
+ * abb_config_source_t. Lifetime: p.
+ */
+apr_array_header_t *abb_config_sources(server_rec *s, apr_pool_t *p);
 
 /* What holds for the directory of a request. Lifetime: r->pool. */
 abb_place_t abb_config_place(request_rec *r);

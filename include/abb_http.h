@@ -49,6 +49,7 @@ typedef struct abb_http_answer_t {
     /* Values of header fields, or NULL. */
     const char *content_type;
     const char *retry_after;
+    const char *date;
     /* Why there is no whole answer; status APR_SUCCESS when there is one. */
     abb_error_t error;
 } abb_http_answer_t;

@@ -12,6 +12,8 @@
 
 #include <httpd.h>
 
+#include "abb_error.h"
+
 /* Make the lock known to httpd's Mutex directive. Errors: those of APR. */
 apr_status_t abb_memory_register(apr_pool_t *pconf);
 
@@ -28,5 +30,14 @@ int abb_memory_open(server_rec *main_server, apr_pool_t *pconf);
  * Threads: before the child serves.
  */
 apr_status_t abb_memory_start_child(apr_pool_t *pchild);
+
+/*
+ * Whether the session cache that machines share answers, for a self-check: asks it
+ * once, and waits no longer than a request would. Lifetime of what is opened: p.
+ * Errors: APR_NOTFOUND no cache is shared; ABB_ESTORE it does not answer; those of
+ * opening it.
+ * Threads: in a process that serves nobody, instead of abb_memory_open.
+ */
+apr_status_t abb_memory_probe(server_rec *main_server, apr_pool_t *p, abb_error_t *err);
 
 #endif

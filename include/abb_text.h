@@ -103,4 +103,7 @@ char *abb_text_loggable(const char *text, apr_size_t max, apr_pool_t *p);
  */
 apr_status_t abb_text_duration_parse(const char *text, apr_interval_time_t *duration);
 
+/* A duration as it may be written in the configuration: 90s, 5m, 2h, 7d. Lifetime: p. */
+const char *abb_text_duration(apr_interval_time_t duration, apr_pool_t *p);
+
 #endif

@@ -37,7 +37,7 @@ const char *abb_bitbucket_authorize_url(const abb_bitbucket_t *bitbucket, const 
 }
 
 /* RFC 6749 section 2.3.1, without the form encoding that Bitbucket does not undo. */
-static const char *client_authorization(const abb_bitbucket_t *bitbucket, apr_pool_t *p)
+const char *abb_bitbucket_client_authorization(const abb_bitbucket_t *bitbucket, apr_pool_t *p)
 {
     const char *pair = apr_pstrcat(p, bitbucket->client_id, ":", bitbucket->client_secret, NULL);
     int length = (int)strlen(pair);
@@ -52,7 +52,8 @@ static apr_status_t ask_for_tokens(const abb_bitbucket_round_t *round, int asked
                                    abb_error_t *err)
 {
     const abb_bitbucket_t *bitbucket = round->bitbucket;
-    abb_http_request_t request = {bitbucket->token_url, client_authorization(bitbucket, p), form,
+    abb_http_request_t request = {bitbucket->token_url,
+                                  abb_bitbucket_client_authorization(bitbucket, p), form,
                                   TOKEN_ANSWER_MAX, 0};
     abb_http_answer_t answer;
     apr_status_t status;
@@ -134,7 +135,8 @@ static const char *repository_url(const abb_bitbucket_t *bitbucket, const char *
                        "/permissions/repositories?q=", abb_text_percent_encode(query, p), NULL);
 }
 
-static const char *grant_url(const abb_bitbucket_t *bitbucket, const char *asked, apr_pool_t *p)
+const char *abb_bitbucket_grant_url(const abb_bitbucket_t *bitbucket, const char *asked,
+                                    apr_pool_t *p)
 {
     return abb_account_is_repository(asked) ? repository_url(bitbucket, asked, p)
                                             : permission_url(bitbucket, asked, p);
@@ -416,7 +418,8 @@ static void compose(questions_t *questions, const abb_bitbucket_question_t *ques
                                      ? ABB_BITBUCKET_WORKSPACES_MAX
                                      : question->workspace_count;
     for (int i = 0; i < questions->workspace_count; ++i) {
-        add_question(questions, grant_url(bitbucket, question->workspaces[i], p), asker);
+        add_question(questions, abb_bitbucket_grant_url(bitbucket, question->workspaces[i], p),
+                     asker);
     }
 }
 

@@ -44,6 +44,13 @@ abb_bitbucket_round_t abb_bitbucket_begin_round(const abb_bitbucket_t *bitbucket
 void abb_bitbucket_perform(const abb_bitbucket_round_t *round, const abb_http_request_t *requests,
                            abb_http_answer_t *answers, int count, apr_pool_t *p);
 
+/* The Authorization header of the OAuth client itself. Secret. Lifetime: p. */
+const char *abb_bitbucket_client_authorization(const abb_bitbucket_t *bitbucket, apr_pool_t *p);
+
+/* Where to ask for the role in a workspace or repository as rules name it. Lifetime: p. */
+const char *abb_bitbucket_grant_url(const abb_bitbucket_t *bitbucket, const char *asked,
+                                    apr_pool_t *p);
+
 /* Whether a Content-Type (may be NULL) is that of JSON. */
 int abb_bitbucket_is_json(const char *content_type);
 

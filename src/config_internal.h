@@ -11,6 +11,10 @@
 
 extern module AP_MODULE_DECLARE_DATA auth_bitbucket_module;
 
+/* Where key and secret are looked for when no directive says them. */
+#define ABB_CONFIG_ID_VARIABLE "BITBUCKET_CLIENT_ID"
+#define ABB_CONFIG_SECRET_VARIABLE "BITBUCKET_CLIENT_SECRET"
+
 /* Not said. No directive accepts it as a value. */
 #define UNSET (-1)
 
@@ -83,6 +87,14 @@ server_config_t *abb_config_of(server_rec *s);
 
 /* Log that a setting of a server cannot be used. Returns HTTP_INTERNAL_SERVER_ERROR. */
 int abb_config_bad_setting(const server_rec *s, const char *directive, const char *sentence);
+
+/*
+ * The first directive with this first word in the configuration of one virtual
+ * host, or for s NULL outside all virtual hosts. NULL when there is none. p is for
+ * temporary memory.
+ */
+const ap_directive_t *abb_config_find_directive(const server_rec *s, const char *directive,
+                                                const char *word, apr_pool_t *p);
 
 /* Whether AuthType Bitbucket stands in a virtual host's own section. p is for temporary memory. */
 int abb_config_is_used_in(server_rec *main_server, server_rec *s, apr_pool_t *p);

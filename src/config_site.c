@@ -6,7 +6,6 @@
 #include <http_core.h>
 #include <http_log.h>
 #include <http_main.h>
-#include <util_cfgtree.h>
 
 #include "abb_log.h"
 #include "abb_secret.h"
@@ -26,9 +25,6 @@ APLOG_USE_MODULE(auth_bitbucket);
 #define HARD_AGE_DEFAULT apr_time_from_sec(3600)
 /* Before a question without an answer is sent once more, at least. */
 #define RETRY_PAUSE apr_time_from_msec(200)
-
-#define CLIENT_ID_VARIABLE "BITBUCKET_CLIENT_ID"
-#define CLIENT_SECRET_VARIABLE "BITBUCKET_CLIENT_SECRET"
 
 /* Where a fault is reported, and memory. */
 typedef struct {
@@ -82,71 +78,14 @@ static int value_or(apr_interval_time_t *place, apr_interval_time_t value,
     return value != UNSET;
 }
 
-/* As it may be written in the configuration: 90s, 5m, 2h. */
-static const char *duration_text(apr_interval_time_t duration, apr_pool_t *p)
-{
-    long seconds = (long)apr_time_sec(duration);
-
-    if (seconds && seconds % 3600 == 0) {
-        return apr_psprintf(p, "%ldh", seconds / 3600);
-    }
-    return seconds && seconds % 60 == 0 ? apr_psprintf(p, "%ldm", seconds / 60)
-                                        : apr_psprintf(p, "%lds", seconds);
-}
-
 /* ---- the configuration as a tree ----------------------------------------- */
-
-/* Whether a node is the <VirtualHost> that made a server. */
-static int is_section_of(const ap_directive_t *node, const server_rec *s)
-{
-    return s->defn_name && strcasecmp(node->directive, "<VirtualHost") == 0 &&
-           node->line_num == (int)s->defn_line_number && strcmp(node->filename, s->defn_name) == 0;
-}
-
-static int has_first_word(const ap_directive_t *node, const char *directive, const char *word,
-                          apr_pool_t *p)
-{
-    const char *arguments = node->args;
-
-    return strcasecmp(node->directive, directive) == 0 &&
-           strcasecmp(ap_getword_conf(p, &arguments), word) == 0;
-}
-
-/*
- * The first directive with this first word in the configuration of one virtual
- * host, or for s NULL outside all virtual hosts. NULL when there is none.
- */
-static const ap_directive_t *find_directive(const ap_directive_t *node, const server_rec *s,
-                                            const char *directive, const char *word, apr_pool_t *p)
-{
-    for (; node; node = node->next) {
-        const ap_directive_t *found = NULL;
-
-        if (strcasecmp(node->directive, "<VirtualHost") == 0) {
-            if (s && is_section_of(node, s)) {
-                return find_directive(node->first_child, NULL, directive, word, p);
-            }
-            continue;
-        }
-        if (!s && has_first_word(node, directive, word, p)) {
-            return node;
-        }
-        if (!s && node->first_child) {
-            found = find_directive(node->first_child, s, directive, word, p);
-        }
-        if (found) {
-            return found;
-        }
-    }
-    return NULL;
-}
 
 static const ap_directive_t *find_in_server(const settling_t *settling, const char *directive,
                                             const char *word)
 {
     const server_rec *section = settling->server == settling->main_server ? NULL : settling->server;
 
-    return find_directive(ap_conftree, section, directive, word, settling->temporary);
+    return abb_config_find_directive(section, directive, word, settling->temporary);
 }
 
 static const ap_directive_t *find_auth_type(const settling_t *settling)
@@ -163,7 +102,7 @@ int abb_config_is_used_in(server_rec *main_server, server_rec *s, apr_pool_t *p)
 
 static const ap_directive_t *find_global_auth_type(const settling_t *settling)
 {
-    return find_directive(ap_conftree, NULL, "AuthType", "Bitbucket", settling->temporary);
+    return abb_config_find_directive(NULL, "AuthType", "Bitbucket", settling->temporary);
 }
 
 /* ---- faults -------------------------------------------------------------- */
@@ -227,11 +166,11 @@ static int settle_secret(const settling_t *settling, abb_site_t *site)
     abb_error_t err;
 
     if (!specification) {
-        site->bitbucket.client_secret = environment(CLIENT_SECRET_VARIABLE, settling->pool);
+        site->bitbucket.client_secret = environment(ABB_CONFIG_SECRET_VARIABLE, settling->pool);
         return site->bitbucket.client_secret
                    ? OK
                    : missing(settling, "client secret", "AuthBitbucketClientSecret",
-                             CLIENT_SECRET_VARIABLE);
+                             ABB_CONFIG_SECRET_VARIABLE);
     }
     abb_error_clear(&err);
     return abb_secret_read(specification, ap_server_root, &site->bitbucket.client_secret,
@@ -378,10 +317,14 @@ static int is_loopback_origin(const char *origin)
            (length == 5 && strncmp(host, "[::1]", 5) == 0);
 }
 
+int abb_config_is_readable_on_the_way(const abb_site_t *site)
+{
+    return strncmp(site->origin, "http://", 7) == 0 && !is_loopback_origin(site->origin);
+}
+
 static void warn_of_plain_http(const settling_t *settling, const abb_site_t *site)
 {
-    if (strncmp(site->origin, "http://", 7) != 0 || is_loopback_origin(site->origin) ||
-        is_first_of_two_passes()) {
+    if (!abb_config_is_readable_on_the_way(site) || is_first_of_two_passes()) {
         return;
     }
     ap_log_error(APLOG_MARK, APLOG_WARNING, 0, settling->server,
@@ -541,8 +484,8 @@ static int settle_freshness(const settling_t *settling, abb_site_t *site)
                            apr_psprintf(settling->temporary,
                                         "soft, '%s', is longer than hard, '%s' (1h unless said): "
                                         "write both",
-                                        duration_text(site->ages.soft, settling->temporary),
-                                        duration_text(site->ages.hard, settling->temporary)));
+                                        abb_text_duration(site->ages.soft, settling->temporary),
+                                        abb_text_duration(site->ages.hard, settling->temporary)));
     }
     site->max_logins = conf->max_logins == UNSET ? 0 : conf->max_logins;
     return OK;
@@ -649,14 +592,14 @@ static int settle_server(const settling_t *settling)
         return OK;
     }
     if (!client_id) {
-        client_id = environment(CLIENT_ID_VARIABLE, settling->pool);
+        client_id = environment(ABB_CONFIG_ID_VARIABLE, settling->pool);
     }
     if (client_id) {
         return settle_site(settling, client_id);
     }
     /* A rule outside all virtual hosts may be meant for only some of them. */
     return is_used && settling->server != settling->main_server
-               ? missing(settling, "client id", "AuthBitbucketClientID", CLIENT_ID_VARIABLE)
+               ? missing(settling, "client id", "AuthBitbucketClientID", ABB_CONFIG_ID_VARIABLE)
                : OK;
 }
 
@@ -678,7 +621,7 @@ int abb_config_settle(apr_pool_t *p, apr_pool_t *temporary, server_rec *servers)
     settling.server = servers;
     settling.conf = abb_config_of(servers);
     if (site_count == 0 && find_global_auth_type(&settling)) {
-        return missing(&settling, "client id", "AuthBitbucketClientID", CLIENT_ID_VARIABLE);
+        return missing(&settling, "client id", "AuthBitbucketClientID", ABB_CONFIG_ID_VARIABLE);
     }
     if (site_count == 0) {
         return OK;

@@ -211,6 +211,9 @@ static size_t on_header(char *line, size_t unit, size_t count, void *data)
     else if ((value = header_value(line, size, "Retry-After", exchange->pool))) {
         exchange->answer->retry_after = value;
     }
+    else if ((value = header_value(line, size, "Date", exchange->pool))) {
+        exchange->answer->date = value;
+    }
     return size;
 }
 

@@ -9,6 +9,7 @@
 
 #include "abb_config.h"
 #include "abb_log.h"
+#include "abb_memory.h"
 #include "abb_store_near.h"
 #include "abb_store_socache.h"
 
@@ -197,4 +198,40 @@ apr_status_t abb_memory_remote_start_child(apr_pool_t *pchild)
         status = apr_global_mutex_child_init(&lock, lock_file, pchild);
     }
     return cache && status == APR_SUCCESS ? abb_store_socache_start(cache, pchild) : status;
+}
+
+/* ---- a self-check -------------------------------------------------------- */
+
+/* A key that no cookie has: to hear that nothing is there is an answer. */
+static apr_status_t ask_once(const abb_store_t *store, apr_pool_t *p, abb_error_t *err)
+{
+    abb_store_key_t key;
+    abb_store_record_t record;
+    apr_status_t status;
+
+    memset(&key, 0, sizeof(key));
+    status = abb_store_get(store, &key, ABB_STORE_OPEN_PART, apr_time_now(), &record, p, err);
+    return status == APR_NOTFOUND ? APR_SUCCESS : status;
+}
+
+apr_status_t abb_memory_probe(server_rec *s, apr_pool_t *p, abb_error_t *err)
+{
+    const abb_cache_provider_t *shared = abb_config_cache(s).shared;
+    abb_store_socache_settings_t *settings;
+    abb_store_socache_t *probed;
+    apr_status_t status;
+
+    if (!shared || shared->kind == ABB_STORE_SOCACHE_LOCAL) {
+        return APR_NOTFOUND;
+    }
+    if (open_instance(shared, s, p) != OK) {
+        return abb_error_set(err, ABB_ESTORE, "its provider does not open it");
+    }
+    settings = compose_settings(shared, NULL, s, p);
+    settings->tell = NULL;
+    if ((status = abb_store_socache_create(&probed, settings, p, err)) != APR_SUCCESS ||
+        (status = abb_store_socache_start(probed, p)) != APR_SUCCESS) {
+        return abb_error_set(err, status, "it cannot be asked");
+    }
+    return ask_once(abb_store_socache_store(probed), p, err);
 }

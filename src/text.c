@@ -482,6 +482,23 @@ char *abb_text_loggable(const char *text, apr_size_t max, apr_pool_t *p)
 
 /* ---- durations ----------------------------------------------------------- */
 
+const char *abb_text_duration(apr_interval_time_t duration, apr_pool_t *p)
+{
+    static const struct {
+        apr_int64_t seconds;
+        char unit;
+    } units[] = {{86400, 'd'}, {3600, 'h'}, {60, 'm'}};
+    apr_int64_t seconds = apr_time_sec(duration);
+
+    for (apr_size_t i = 0; seconds && i < sizeof(units) / sizeof(units[0]); ++i) {
+        if (seconds % units[i].seconds == 0) {
+            return apr_psprintf(p, "%" APR_INT64_T_FMT "%c", seconds / units[i].seconds,
+                                units[i].unit);
+        }
+    }
+    return apr_psprintf(p, "%" APR_INT64_T_FMT "s", seconds);
+}
+
 apr_status_t abb_text_duration_parse(const char *text, apr_interval_time_t *duration)
 {
     static const apr_int64_t ten_years = 10 * 366 * 86400LL;

@@ -13,7 +13,7 @@ floor_of() {
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
     login | recheck | config | refusal | news | draft) echo 4 ;;
     visit | memory | background) echo 5 ;;
-    ask | interface | preserve | pass | api_token) echo 6 ;;
+    ask | interface | preserve | pass | api_token | selfcheck) echo 6 ;;
     authn | rules | callback) echo 7 ;;
     endpoints) echo 8 ;;
     mod_auth_bitbucket) echo 9 ;;
@@ -33,8 +33,9 @@ room_of() {
     store_near | store_socache | store_socache_line) echo store ;;
     store_file_key | store_file_internal) echo store_file ;;
     memory_flush | memory_condition | memory_internal | memory_remote) echo memory ;;
-    bitbucket_meaning | bitbucket_round | bitbucket_internal) echo bitbucket ;;
-    config_site | config_hub | config_cache | config_internal) echo config ;;
+    bitbucket_meaning | bitbucket_round | bitbucket_probe | bitbucket_internal) echo bitbucket ;;
+    config_site | config_hub | config_cache | config_tree | config_internal) echo config ;;
+    selfcheck_dump | selfcheck_warnings | selfcheck_online | selfcheck_internal) echo selfcheck ;;
     *) echo "$name" ;;
     esac
 }

@@ -1187,6 +1187,140 @@ static void a_limited_account_is_left_alone(void **state)
     assert_int_equal(ask_visitor(site, NULL, 0).status, APR_SUCCESS);
 }
 
+/* ---- probes -------------------------------------------------------------- */
+
+static void add_once(site_t *site, const char *wanted, int status, const char *body)
+{
+    server_rule_t rule = server_json(wanted, status, body, site->p);
+
+    rule.times = 1;
+    server_add(site->server, rule);
+}
+
+static apr_status_t probe_client(site_t *site, abb_bitbucket_heard_t *heard)
+{
+    abb_error_t err;
+    apr_status_t status;
+
+    clear(&err);
+    memset(heard, 0, sizeof(*heard));
+    status = abb_bitbucket_probe_client(&site->bitbucket, heard, site->p, &err);
+    assert_int_equal(err.status, status);
+    assert_null(strstr(err.text, "secret"));
+    return status;
+}
+
+/* The answer to client_credentials, then that to a code that is none. */
+static void a_client_is_probed(void **state)
+{
+    static const struct {
+        int status;
+        const char *body;
+        int next_status;
+        const char *next_body;
+        apr_status_t expected;
+    } cases[] = {
+        {200, "{\"access_token\":\"a\",\"scope\":\"account email\"}", 0, NULL, APR_SUCCESS},
+        {400, OAUTH("unauthorized_client"), 400, OAUTH("invalid_grant"), APR_SUCCESS},
+        {400, OAUTH("unauthorized_client"), 400, OAUTH("unauthorized_client"), ABB_ECLIENT},
+        {403, OAUTH("anything"), 400, OAUTH("invalid_grant"), APR_SUCCESS},
+        {400, OAUTH("invalid_request"), 400, OAUTH("invalid_request"), ABB_ECLIENT},
+        {400, OAUTH("unauthorized_client"), 503, "{}", ABB_EUPSTREAM},
+        {400, OAUTH("unauthorized_client"), 200, "{\"access_token\":\"a\"}", ABB_EUPSTREAM},
+        {404, "{}", 404, "{}", ABB_EUPSTREAM},
+        {410, "{}", 410, "{}", ABB_EGONE},
+        {429, "{}", 0, NULL, ABB_ELIMIT},
+        {503, "{}", 0, NULL, ABB_EUPSTREAM},
+        {200, "{}", 0, NULL, ABB_EUPSTREAM},
+    };
+    site_t *site = *state;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases); ++i) {
+        abb_bitbucket_heard_t heard;
+        int before = server_count(site->server, SITE_POST_TOKEN);
+
+        server_forget_rules(site->server);
+        add_once(site, SITE_POST_TOKEN, cases[i].status, cases[i].body);
+        if (cases[i].next_body) {
+            add_once(site, SITE_POST_TOKEN, cases[i].next_status, cases[i].next_body);
+        }
+        assert_int_equal(probe_client(site, &heard), cases[i].expected);
+        assert_int_equal(server_count(site->server, SITE_POST_TOKEN) - before,
+                         cases[i].next_body ? 2 : 1);
+        assert_int_equal(heard.scope != NULL, i == 0);
+    }
+    assert_string_equal(server_request(site->server, SITE_POST_TOKEN, 0)->body,
+                        "grant_type=client_credentials");
+}
+
+static void a_probe_hears_the_date(void **state)
+{
+    site_t *site = *state;
+    abb_bitbucket_heard_t heard;
+
+    server_add(site->server,
+               server_answer(SITE_POST_TOKEN, 200,
+                             "Content-Type: application/json\r\n"
+                             "Date: Fri, 15 Jan 2027 08:00:00 GMT\r\n",
+                             "{\"access_token\":\"a\"}", site->p));
+    assert_int_equal(probe_client(site, &heard), APR_SUCCESS);
+    assert_int_equal(heard.date, apr_time_from_sec(1800000000));
+    assert_true(apr_time_now() - heard.heard_at < apr_time_from_sec(60));
+    assert_null(heard.scope);
+}
+
+static void the_api_is_probed_without_a_token(void **state)
+{
+    static const struct {
+        int status;
+        const char *type;
+        const char *body;
+        apr_status_t expected;
+    } cases[] = {
+        {401, "application/json", PLAIN, APR_SUCCESS},
+        {401, "text/html", "<p>Please sign in", ABB_EUPSTREAM},
+        {200, "application/json", "{}", ABB_EUPSTREAM},
+        {200, "text/html", "<p>Please sign in", ABB_EUPSTREAM},
+        {302, "text/html", "", ABB_EUPSTREAM},
+        {403, "application/json", PLAIN, ABB_EUPSTREAM},
+        {404, "application/json", NO_API, ABB_EGONE},
+        {410, "application/json", GONE, ABB_EGONE},
+        {429, "application/json", PLAIN, ABB_ELIMIT},
+        {500, "application/json", PLAIN, ABB_EUPSTREAM},
+    };
+    static const struct {
+        abb_bitbucket_part_t part;
+        const char *asked;
+        const char *target;
+    } parts[] = {
+        {ABB_BITBUCKET_USER, NULL, SITE_GET_USER},
+        {ABB_BITBUCKET_EMAILS, NULL, "GET /2.0/user/emails"},
+        {ABB_BITBUCKET_GRANT, "acme", "GET /2.0/user/workspaces/acme/permission"},
+        {ABB_BITBUCKET_GRANT, "acme/site", "GET /2.0/user/workspaces/acme/permissions/repositories*"},
+    };
+    site_t *site = *state;
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(cases) * UNIT_COUNT(parts); ++i) {
+        apr_size_t j = i / UNIT_COUNT(parts);
+        apr_size_t k = i % UNIT_COUNT(parts);
+        abb_bitbucket_heard_t heard = {0};
+        abb_error_t err;
+
+        clear(&err);
+        server_forget_rules(site->server);
+        server_add(site->server,
+                   server_answer(parts[k].target, cases[j].status,
+                                 apr_pstrcat(site->p, "Content-Type: ", cases[j].type, "\r\n", NULL),
+                                 cases[j].body, site->p));
+        assert_int_equal(abb_bitbucket_probe_api(&site->bitbucket, parts[k].part, parts[k].asked,
+                                                 &heard, site->p, &err),
+                         cases[j].expected);
+        assert_int_equal(err.status, cases[j].expected);
+        assert_null(server_header(server_request(site->server, "GET", (int)i), "Authorization",
+                                  site->p));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1236,6 +1370,9 @@ int main(void)
         SITE_TEST(a_limited_account_is_left_alone),
         SITE_TEST(explicit_permissions_are_asked),
         SITE_TEST(answers_about_repositories_are_read_strictly),
+        SITE_TEST(a_client_is_probed),
+        SITE_TEST(a_probe_hears_the_date),
+        SITE_TEST(the_api_is_probed_without_a_token),
     };
 
     return cmocka_run_group_tests(tests, site_begin, unit_end);

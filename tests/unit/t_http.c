@@ -108,12 +108,14 @@ static void an_answer_comes_back_as_it_was_sent(void **state)
 
     server_add(place->server, server_answer("GET /a?b=c", 200,
                                             "CONTENT-TYPE:\t application/json; charset=utf-8 \r\n"
-                                            "Retry-After: 17\r\nX-Other: x\r\n",
+                                            "Retry-After: 17\r\nX-Other: x\r\nX-Date: no\r\n"
+                                            "date: Mon, 30 Nov 2026 01:02:03 GMT\r\n",
                                             "{\"a\": 1}\n", place->p));
     answer = get(place, "/a?b=c");
     check_whole(&answer, 200, "{\"a\": 1}\n");
     assert_string_equal(answer.content_type, "application/json; charset=utf-8");
     assert_string_equal(answer.retry_after, "17");
+    assert_string_equal(answer.date, "Mon, 30 Nov 2026 01:02:03 GMT");
     assert_string_equal(answer.error.text, "");
 }
 

@@ -895,6 +895,22 @@ static void durations_are_read(void **state)
     }
 }
 
+static void durations_are_written(void **state)
+{
+    static const struct {
+        const char *text;
+        int seconds;
+    } durations[] = {
+        {"0s", 0},       {"1s", 1},       {"90s", 90},    {"5m", 300},    {"61m", 3660},
+        {"12h", 43200}, {"1d", 86400}, {"25h", 90000}, {"7d", 604800},
+    };
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(durations); ++i) {
+        assert_string_equal(abb_text_duration(apr_time_from_sec(durations[i].seconds), *state),
+                            durations[i].text);
+    }
+}
+
 static void other_texts_are_no_duration(void **state)
 {
     static const char *const texts[] = {
@@ -966,6 +982,7 @@ int main(void)
         UNIT_TEST(text_is_made_fit_for_a_log),
         UNIT_TEST(lower_case_touches_ascii_letters_only),
         UNIT_TEST(durations_are_read),
+        UNIT_TEST(durations_are_written),
         UNIT_TEST(other_texts_are_no_duration),
     };
 
