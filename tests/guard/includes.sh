@@ -15,7 +15,7 @@ floor_of() {
     visit | memory | background) echo 5 ;;
     ask | interface | preserve | pass | api_token) echo 6 ;;
     authn | rules | callback) echo 7 ;;
-    endpoints) echo 8 ;;
+    endpoints | status) echo 8 ;;
     mod_auth_bitbucket) echo 9 ;;
     *) echo unknown ;;
     esac
@@ -34,6 +34,7 @@ room_of() {
     store_file_key | store_file_internal) echo store_file ;;
     memory_flush | memory_condition | memory_internal | memory_remote) echo memory ;;
     bitbucket_meaning | bitbucket_round | bitbucket_internal) echo bitbucket ;;
+    status_figures | status_text | status_page | status_internal) echo status ;;
     config_site | config_hub | config_cache | config_internal) echo config ;;
     *) echo "$name" ;;
     esac
