@@ -28,10 +28,19 @@ static const form_t forms[] = {
     {"prometheus", "text/plain; version=0.0.4; charset=utf-8", abb_status_prometheus},
 };
 
+/* With a "=" behind it, too: so Prometheus writes a parameter without a value. */
+static int is_query(const char *query, const char *name)
+{
+    apr_size_t length = strlen(name);
+
+    return strncmp(query, name, length) == 0 &&
+           (query[length] == '\0' || (length > 0 && strcmp(query + length, "=") == 0));
+}
+
 static const form_t *find_form(const char *query)
 {
     for (apr_size_t i = 0; i < sizeof(forms) / sizeof(forms[0]); ++i) {
-        if (strcmp(query ? query : "", forms[i].query) == 0) {
+        if (is_query(query ? query : "", forms[i].query)) {
             return &forms[i];
         }
     }

@@ -22,21 +22,26 @@ static const char style[] =
     ".state{color:var(--ink)}.bad{color:var(--bad);font-weight:600}"
     ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));"
     "gap:1rem;margin:1rem 0 0;align-items:start}"
+    ".hours{grid-template-columns:repeat(auto-fill,minmax(min(16rem,100%),1fr))}"
+    ".columns{columns:3 20rem;column-gap:1rem;margin:1rem 0 0}"
+    ".columns section{break-inside:avoid;margin:0 0 1rem}"
     "section{background:var(--card);border:1px solid var(--line);border-radius:12px;"
     "padding:1rem;min-width:0}"
     ".wide{grid-column:1/-1;overflow-x:auto}"
     "svg{display:block;width:100%;height:auto}"
-    ".wide svg{max-width:44rem}"
+    ".wide svg{max-width:30rem;margin:0 0 .25rem}.wide table{margin:.75rem 0 0}"
     ".bar,.dot{fill:var(--accent)}.axis,.span{stroke:var(--line);stroke-width:1}"
     ".span{stroke:var(--accent);stroke-width:2}"
-    "text{fill:var(--soft);font-size:10px;font-family:inherit}"
+    "text{fill:var(--soft);font-size:10px;font-family:inherit}.hours text{font-size:12px}"
     "table{width:100%;border-collapse:collapse;font-size:.875rem;"
     "font-variant-numeric:tabular-nums}"
     "th{font-weight:400;text-align:left;color:var(--soft)}"
-    "td{text-align:right;white-space:nowrap}"
+    "td{text-align:right}.wide td{white-space:nowrap}.figures th{width:65%}"
     "th,td{padding:.25rem .5rem .25rem 0;border-top:1px solid var(--line);vertical-align:top}"
     "th:last-child,td:last-child{padding-right:0}"
-    "thead th{border:0;text-align:right}thead th:first-child{text-align:left}";
+    "thead th{border:0;text-align:right}thead th:first-child{text-align:left}"
+    "@media(max-width:30rem){body{padding:.75rem}.wide table{font-size:.75rem}"
+    ".wide th,.wide td{padding-right:.25rem}}";
 /* clang-format on */
 
 /* ---- numbers for people -------------------------------------------------- */
@@ -68,10 +73,11 @@ static int ends_in(const char *text, const char *end)
 
 static const char *moment(apr_time_t time, apr_pool_t *p)
 {
-    char text[APR_RFC822_DATE_LEN];
+    apr_time_exp_t parts;
 
-    apr_rfc822_date(text, time);
-    return apr_pstrdup(p, text);
+    apr_time_exp_gmt(&parts, time);
+    return apr_psprintf(p, "%d-%02d-%02d %02d:%02d:%02d UTC", parts.tm_year + 1900,
+                        parts.tm_mon + 1, parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
 static const char *bytes(apr_int64_t value, apr_pool_t *p)
@@ -186,7 +192,7 @@ static void put_means(abb_status_text_t *text, const abb_counters_sum_t *sum)
 
         means[i] = calls ? sum->hour[ABB_SERIES_CALL_TIME][i] / calls : 0;
     }
-    put_hour(text, "Mean time of a call to Bitbucket", means,
+    put_hour(text, "Mean time of a call", means,
              apr_pstrcat(p, number(largest(means), p), " ms", NULL),
              apr_pstrcat(p, "Calls: ", sum_of(sum->hour[ABB_SERIES_CALL], p), NULL));
 }
@@ -305,13 +311,36 @@ static int is_in_group(const abb_status_t *status, int i, const char *group)
     return i >= 0 && i < status->figures->nelts && strcmp(figure_at(status, i)->group, group) == 0;
 }
 
+static int is_of_reason(const abb_status_figure_t *figure)
+{
+    return figure->label && strcmp(figure->label, "reason") == 0;
+}
+
 /* A group that is of reasons alone names them; elsewhere the reason stands behind. */
 static const char *row_name(const abb_status_figure_t *figure, apr_pool_t *p)
 {
-    return !figure->label ? figure->help
-           : strcmp(figure->label, "reason") == 0
-               ? figure->label_value
-               : apr_pstrcat(p, figure->help, ": ", figure->label_value, NULL);
+    return !figure->label         ? figure->help
+           : is_of_reason(figure) ? figure->label_value
+                                  : apr_pstrcat(p, figure->help, ": ", figure->label_value, NULL);
+}
+
+static void put_row(abb_status_text_t *text, const char *name, const char *value)
+{
+    abb_status_put(text, "<tr><th scope=\"row\">%s</th><td>%s</td></tr>\n", name, value);
+}
+
+/* Of a group of reasons, whose first figure this is, the sum: what never occurred has no row. */
+static void put_all(abb_status_text_t *text, const abb_status_t *status, int first)
+{
+    const abb_status_figure_t *figure = figure_at(status, first);
+    apr_int64_t sum = 0;
+
+    if (is_of_reason(figure)) {
+        for (int i = first; is_in_group(status, i, figure->group); ++i) {
+            sum += figure_at(status, i)->value;
+        }
+        put_row(text, "all", number(sum, text->pool));
+    }
 }
 
 static void put_figures(abb_status_text_t *text, const abb_status_t *status)
@@ -320,10 +349,13 @@ static void put_figures(abb_status_text_t *text, const abb_status_t *status)
         const abb_status_figure_t *figure = figure_at(status, i);
 
         if (!is_in_group(status, i - 1, figure->group)) {
-            abb_status_put(text, "<section><h2>%s</h2><table><tbody>\n", figure->group);
+            abb_status_put(text, "<section><h2>%s</h2><table class=\"figures\"><tbody>\n",
+                           figure->group);
+            put_all(text, status, i);
         }
-        abb_status_put(text, "<tr><th scope=\"row\">%s</th><td>%s</td></tr>\n",
-                       row_name(figure, text->pool), value_of(figure, text->pool));
+        if (figure->value || !is_of_reason(figure)) {
+            put_row(text, row_name(figure, text->pool), value_of(figure, text->pool));
+        }
         if (!is_in_group(status, i + 1, figure->group)) {
             abb_status_put(text, "</tbody></table></section>\n");
         }
@@ -383,9 +415,11 @@ const char *abb_status_page(const abb_status_t *status, apr_pool_t *p)
     put_state(&text, status);
     abb_status_put(&text, "<p>As of %s; counted since %s.</p>\n", moment(status->now, p),
                    moment(status->sum.started_at, p));
-    abb_status_put(&text, "<div class=\"cards\">\n");
+    abb_status_put(&text, "<div class=\"cards hours\">\n");
     put_hours(&text, &status->sum);
+    abb_status_put(&text, "</div>\n<div class=\"cards\">\n");
     put_calls(&text, &status->sum);
+    abb_status_put(&text, "</div>\n<div class=\"columns\">\n");
     put_figures(&text, status);
     abb_status_put(&text, "</div>\n</body>\n</html>\n");
     return text.bytes;
