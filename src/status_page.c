@@ -116,7 +116,7 @@ static const char *duration(apr_interval_time_t time, apr_pool_t *p)
 /* In units of the drawing. */
 #define STEP 5
 #define WIDTH (ABB_COUNTERS_MINUTES * STEP)
-#define TOP 14
+#define TOP 18
 #define HEIGHT 60
 #define BASE (TOP + HEIGHT)
 
@@ -153,15 +153,15 @@ static void put_hour(abb_status_text_t *text, const char *heading, const apr_uin
     abb_status_put(text,
                    "<section><h2>%s</h2><svg viewBox=\"0 0 %d %d\" role=\"img\" "
                    "aria-label=\"%s, each minute of the last hour: at most %s\">"
-                   "<text x=\"0\" y=\"9\">at most %s</text>"
+                   "<text x=\"0\" y=\"11\">at most %s</text>"
                    "<line class=\"axis\" x1=\"0\" y1=\"%d\" x2=\"%d\" y2=\"%d\"/>",
-                   heading, WIDTH, BASE + 14, heading, most, most, BASE, WIDTH, BASE);
+                   heading, WIDTH, BASE + 16, heading, most, most, BASE, WIDTH, BASE);
     put_bars(text, values);
     abb_status_put(text,
                    "<text x=\"0\" y=\"%d\">60 minutes ago</text>"
                    "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">now</text></svg><p>%s</p>"
                    "</section>\n",
-                   BASE + 11, WIDTH, BASE + 11, note);
+                   BASE + 12, WIDTH, BASE + 12, note);
 }
 
 static const char *sum_of(const apr_uint32_t *values, apr_pool_t *p)
