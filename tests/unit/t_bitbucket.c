@@ -1187,6 +1187,66 @@ static void a_limited_account_is_left_alone(void **state)
     assert_int_equal(ask_visitor(site, NULL, 0).status, APR_SUCCESS);
 }
 
+/* ---- what is counted ----------------------------------------------------- */
+
+static abb_counters_t *give_counters(site_t *site)
+{
+    site->bitbucket.counters = abb_counters_begin(apr_pcalloc(site->p, abb_counters_size()), NOW);
+    return site->bitbucket.counters;
+}
+
+/* How many calls of a kind had an outcome; each has a time, too. */
+static void counted(const abb_counters_t *counters, abb_call_t call, abb_call_outcome_t outcome,
+                    apr_uint64_t count)
+{
+    abb_counters_sum_t sum;
+
+    abb_counters_read(counters, apr_time_now(), &sum);
+    assert_int_equal(sum.calls[call].outcomes[outcome], count);
+    assert_int_equal(abb_counters_total(&sum.calls[call]), count);
+    assert_true(count == 0 || sum.calls[call].duration > 0);
+}
+
+static void each_call_is_counted_by_its_kind(void **state)
+{
+    static const char *const workspaces[] = {"acme", "acme/site"};
+    site_t *site = *state;
+    abb_counters_t *counters = give_counters(site);
+    abb_tokens_t tokens;
+    abb_error_t err;
+
+    site_add_ada(site);
+    server_add_json(site->server, "GET /2.0/user/workspaces/acme/permissions/repositories*", 404,
+                    "{\"type\":\"error\"}");
+    clear(&err);
+    assert_int_equal(
+        abb_bitbucket_exchange_code(&site->bitbucket, "code", NOW, &tokens, site->p, &err),
+        APR_SUCCESS);
+    ask_visitor(site, workspaces, 2);
+    counted(counters, ABB_CALL_TOKEN, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_REFRESH, ABB_CALL_2XX, 0);
+    counted(counters, ABB_CALL_USER, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_EMAILS, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_PERMISSION, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_REPOSITORIES, ABB_CALL_4XX, 1);
+    counted(counters, ABB_CALL_MEMBERS, ABB_CALL_2XX, 0);
+}
+
+static void what_is_left_of_the_limit_is_noted(void **state)
+{
+    site_t *site = *state;
+    abb_counters_t *counters = give_counters(site);
+    abb_counters_sum_t sum;
+
+    server_add(site->server,
+               server_answer(SITE_GET_USER, 200,
+                             "Content-Type: application/json\r\nX-RateLimit-Remaining: 41\r\n",
+                             SITE_USER_BODY, site->p));
+    ask_visitor(site, NULL, 0);
+    abb_counters_read(counters, apr_time_now(), &sum);
+    assert_int_equal(sum.rate_limit_remaining, 41);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1199,6 +1259,8 @@ int main(void)
         SITE_TEST(retry_after_is_clamped),
         SITE_TEST(junk_in_retry_after_counts_as_none),
         SITE_TEST(the_browser_is_sent_with_all_parameters),
+        SITE_TEST(each_call_is_counted_by_its_kind),
+        SITE_TEST(what_is_left_of_the_limit_is_noted),
         SITE_TEST(a_code_is_exchanged),
         SITE_TEST(a_refresh_token_is_exchanged),
         SITE_TEST(without_a_new_refresh_token_the_old_one_stays),
