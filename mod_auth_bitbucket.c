@@ -30,6 +30,7 @@
 #include "abb_reply.h"
 #include "abb_rules.h"
 #include "abb_selfcheck.h"
+#include "abb_status.h"
 #include "abb_ticket.h"
 #include "abb_visit.h"
 
@@ -211,6 +212,8 @@ static void register_hooks(apr_pool_t *p)
     abb_authn_register_filter();
     abb_visit_register_filter();
 
+    ap_hook_handler(abb_status_handle, NULL, NULL, APR_HOOK_MIDDLE);
+    abb_status_register(p);
     abb_rules_register(p);
     abb_interface_register();
 }

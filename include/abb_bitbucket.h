@@ -8,6 +8,7 @@
 #define ABB_BITBUCKET_H
 
 #include "abb_account.h"
+#include "abb_counters.h"
 #include "abb_http.h"
 #include "abb_traffic.h"
 
@@ -43,6 +44,8 @@ typedef struct abb_bitbucket_t {
     apr_interval_time_t retry_pause;
     /* What is known of Bitbucket's condition; NULL: it is always asked. */
     abb_traffic_t *traffic;
+    /* Counts what it is asked; NULL: nobody does. */
+    abb_counters_t *counters;
     /* The child's connections; set when the child starts. */
     abb_http_t *http;
 } abb_bitbucket_t;

@@ -38,6 +38,8 @@ typedef struct abb_http_request_t {
     apr_size_t answer_max;
     /* Over a connection of its own; a form always is. */
     int is_fresh;
+    /* What its maker calls it; nobody looks at it here. */
+    int kind;
 } abb_http_request_t;
 
 typedef struct abb_http_answer_t {
@@ -50,6 +52,9 @@ typedef struct abb_http_answer_t {
     const char *content_type;
     const char *retry_after;
     const char *date;
+    const char *rate_limit_remaining;
+    /* How long it took, in microseconds, answered or not. */
+    apr_interval_time_t duration;
     /* Why there is no whole answer; status APR_SUCCESS when there is one. */
     abb_error_t error;
 } abb_http_answer_t;

@@ -153,6 +153,12 @@ int abb_request_is_of_browser(request_rec *r);
 /* Answer with a line of text. Returns the status to return from the hook, as send_page. */
 int abb_request_send_text(request_rec *r, int status, const char *text);
 
+/*
+ * Answer 200 with a whole body of ours, under a Content-Security-Policy. Nothing keeps
+ * it. Returns the status to return from the hook.
+ */
+int abb_request_send_body(request_rec *r, const char *type, const char *policy, const char *body);
+
 /* Answer with JSON of ours and return DONE. */
 int abb_request_send_json(request_rec *r, int status, const char *json);
 

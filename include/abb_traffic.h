@@ -84,6 +84,17 @@ typedef enum {
     ABB_TRAFFIC_ABANDONED
 } abb_traffic_outcome_t;
 
+typedef enum { ABB_TRAFFIC_CLOSED, ABB_TRAFFIC_OPEN, ABB_TRAFFIC_HALF_OPEN } abb_traffic_state_t;
+
+/* For people: how Bitbucket does. */
+typedef struct abb_traffic_condition_t {
+    abb_traffic_state_t state;
+    /* Since when the breaker is closed, or not; 0: since the start. */
+    apr_time_t since;
+    /* How long the whole consumer still pauses, in microseconds. */
+    apr_interval_time_t pause;
+} abb_traffic_condition_t;
+
 /* Bytes that the shared block needs, zeroed and aligned to 8 bytes. */
 apr_size_t abb_traffic_size(void);
 
@@ -115,6 +126,10 @@ void abb_traffic_end(abb_traffic_t *traffic, const abb_traffic_call_t *call,
  */
 void abb_traffic_pause(abb_traffic_t *traffic, const char *account, apr_interval_time_t pause,
                        apr_time_t now);
+
+/* What is known now; it need not be of one instant. */
+void abb_traffic_look(const abb_traffic_t *traffic, apr_time_t now,
+                      abb_traffic_condition_t *condition);
 
 /*
  * Whether the log may be told of this now: of all processes one gets a number

@@ -54,6 +54,8 @@ typedef struct abb_visit_t {
     int is_stranger;
     /* The session is of a credential in Authorization, not of a cookie. */
     int is_named;
+    /* It has been counted as a request with a session. */
+    int is_counted;
     /* A rule that names accounts let this one in. */
     int is_account_named;
     /* The nested run of the access rules is under way. */

@@ -202,6 +202,8 @@ static apr_status_t try_candidate(abb_visit_t *visit, request_rec *r, const cand
         return say_verdict(verdict, err);
     }
     if (status == APR_SUCCESS) {
+        abb_counters_add(visit->site->bitbucket.counters, ABB_COUNT_CREDENTIAL_ACCEPTED,
+                         visit->now);
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
                       ABB_LOGNO(0130) "%s accepted; account=%s session=%s",
                       candidate->credential.is_basic ? "API token" : "access token",
@@ -292,6 +294,25 @@ static apr_status_t meet(abb_visit_t *visit, request_rec *r, candidate_t *candid
     return status;
 }
 
+/* What could not be asked is neither. */
+static void count_failure(const abb_visit_t *visit, apr_status_t status)
+{
+    abb_counters_t *counters = visit->site->bitbucket.counters;
+
+    switch (status) {
+    case ABB_ECREDENTIAL:
+    case ABB_EPRIVILEGE:
+    case ABB_EACCOUNT:
+        abb_counters_add(counters, ABB_COUNT_CREDENTIAL_REFUSED, visit->now);
+        break;
+    case ABB_ETHROTTLED:
+        abb_counters_add(counters, ABB_COUNT_CREDENTIAL_THROTTLED, visit->now);
+        break;
+    default:
+        break;
+    }
+}
+
 apr_status_t abb_api_token_find_session(abb_visit_t *visit, request_rec *r, abb_error_t *err)
 {
     candidate_t candidate;
@@ -310,5 +331,6 @@ apr_status_t abb_api_token_find_session(abb_visit_t *visit, request_rec *r, abb_
         }
         visit->is_named = status == APR_SUCCESS;
     }
+    count_failure(visit, status);
     return status;
 }

@@ -33,6 +33,7 @@ apr_status_t abb_ask_bitbucket(abb_visit_t *visit, request_rec *r,
         *err = visit->failure;
         return err->status;
     }
+    abb_counters_add(visit->site->bitbucket.counters, ABB_COUNT_RECHECK_WAITED, visit->now);
     status = wait_for_answer(visit, &recheck, question, &notes, err);
     if (status == ABB_EBUSY) {
         abb_visit_tell_crowd(visit, r);

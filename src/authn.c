@@ -35,6 +35,18 @@ static int is_ours(request_rec *r)
     return type && (strcmp(type, ABB_AUTH_TYPE) == 0 || ap_cstr_casecmp(type, ABB_AUTH_TYPE) == 0);
 }
 
+static void count(const abb_visit_t *visit, abb_count_t what)
+{
+    abb_counters_add(visit->site->bitbucket.counters, what, visit->now);
+}
+
+/* Nothing that the visitor has or is: Bitbucket, the store or the site does not work. */
+static int is_undecided(apr_status_t reason)
+{
+    return reason != ABB_ECREDENTIAL && reason != ABB_EPRIVILEGE && reason != ABB_ETHROTTLED &&
+           reason != ABB_EACCOUNT;
+}
+
 /* What a credential lacks its owner can mend, not the operator. */
 static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
 {
@@ -42,6 +54,9 @@ static int refuse(abb_visit_t *visit, request_rec *r, const abb_error_t *err)
 
     if (visit->is_named && told.status == ABB_ESCOPE) {
         told.status = ABB_EPRIVILEGE;
+    }
+    if (is_undecided(told.status)) {
+        count(visit, ABB_COUNT_UNDECIDED);
     }
     return abb_visit_refuse(visit, r, &told, abb_request_return_path(r, visit->site->origin));
 }
@@ -78,6 +93,7 @@ static int send_stranger(abb_visit_t *visit, request_rec *r)
     abb_refusal_offers_t offers =
         abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
 
+    count(visit, ABB_COUNT_REFUSAL);
     return abb_refusal_send_stranger(r, &offers);
 }
 
@@ -135,12 +151,22 @@ static int missing_attribute(abb_visit_t *visit, request_rec *r, const char *att
     return refuse(visit, r, &err);
 }
 
+/* Once for what the client asked, whatever becomes of it inside. */
+static void count_request(abb_visit_t *visit)
+{
+    if (!visit->is_counted) {
+        visit->is_counted = 1;
+        count(visit, ABB_COUNT_REQUEST);
+    }
+}
+
 /* Tell httpd and the application who it is. Returns 0 when there is no name for it. */
 static int identify(abb_visit_t *visit, request_rec *r)
 {
     const char *user =
         abb_identity_attribute(&visit->session->record.account, abb_config_place(r).remote_user);
 
+    count_request(visit);
     if (!user) {
         return 0;
     }
@@ -346,12 +372,14 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
         abb_refusal_offers_t offers =
             abb_visit_offers(visit, r, abb_request_return_path(r, visit->site->origin));
 
+        count(visit, ABB_COUNT_REFUSAL);
         return abb_refusal_send_forbidden(r, &visit->session->record.account, visit->refused_by,
                                           &offers);
     }
     if (status == OK && visit->session->record.account.app_kind && !visit->is_account_named) {
         abb_refusal_offers_t offers = abb_visit_offers(visit, r, NULL);
 
+        count(visit, ABB_COUNT_REFUSAL);
         return abb_refusal_send_forbidden(r, &visit->session->record.account,
                                           "a Require bitbucket-user line with the bot's {uuid}",
                                           &offers);

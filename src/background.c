@@ -142,6 +142,25 @@ static void tell_end(server_rec *s, const abb_session_t *session, const char *ac
     }
 }
 
+/* Only who has asked has something to count: others waited, or found it answered. */
+static void count(abb_counters_t *counters, const abb_recheck_notes_t *notes,
+                  const abb_error_t *err)
+{
+    apr_time_t now = apr_time_now();
+    int has_ended = err->status == APR_NOTFOUND;
+
+    abb_counters_change(counters, notes->change, now);
+    if (notes->has_asked) {
+        abb_counters_add(counters,
+                         err->status == APR_SUCCESS || has_ended ? ABB_COUNT_RECHECK_DONE
+                                                                 : ABB_COUNT_RECHECK_FAILED,
+                         now);
+    }
+    if (notes->has_asked && has_ended) {
+        abb_counters_add(counters, ABB_COUNT_ENDED, now);
+    }
+}
+
 void abb_background_tell(server_rec *s, const abb_recheck_t *recheck, const abb_session_t *session,
                          const char *account, const abb_recheck_notes_t *notes,
                          const abb_error_t *err)
@@ -150,6 +169,7 @@ void abb_background_tell(server_rec *s, const abb_recheck_t *recheck, const abb_
                  ABB_LOGNO(0106) "re-check; session=%s asked=%s outcome=%s", session->tag,
                  notes->has_asked ? "yes" : "no",
                  err->status == APR_SUCCESS ? "answered" : err->text);
+    count(recheck->bitbucket->counters, notes, err);
     if (err->status == APR_NOTFOUND) {
         tell_end(s, session, account, notes, err);
     }

@@ -53,8 +53,11 @@ static apr_status_t ask_for_tokens(const abb_bitbucket_round_t *round, int asked
 {
     const abb_bitbucket_t *bitbucket = round->bitbucket;
     abb_http_request_t request = {bitbucket->token_url,
-                                  abb_bitbucket_client_authorization(bitbucket, p), form,
-                                  TOKEN_ANSWER_MAX, 0};
+                                  abb_bitbucket_client_authorization(bitbucket, p),
+                                  form,
+                                  TOKEN_ANSWER_MAX,
+                                  0,
+                                  asked == ABB_ASKED_CODE ? ABB_CALL_TOKEN : ABB_CALL_REFRESH};
     abb_http_answer_t answer;
     apr_status_t status;
 
@@ -95,11 +98,13 @@ apr_status_t abb_bitbucket_refresh(const abb_bitbucket_t *bitbucket, const char 
 /* ---- the API ------------------------------------------------------------- */
 
 /* RFC 6750 section 2.1, or RFC 7617 section 2. */
-static abb_http_request_t api_request(const char *url, const abb_tokens_t *tokens, apr_pool_t *p)
+static abb_http_request_t api_request(abb_call_t call, const char *url, const abb_tokens_t *tokens,
+                                      apr_pool_t *p)
 {
     abb_http_request_t request = {
-        url, apr_pstrcat(p, tokens->is_basic ? "Basic " : "Bearer ", tokens->access_token, NULL),
-        NULL, API_ANSWER_MAX, 0};
+        url,  apr_pstrcat(p, tokens->is_basic ? "Basic " : "Bearer ", tokens->access_token, NULL),
+        NULL, API_ANSWER_MAX,
+        0,    call};
 
     return request;
 }
@@ -172,7 +177,7 @@ static apr_status_t fetch_member(const asker_t *asker, abb_grant_t *grant, abb_e
     const char *url =
         apr_pstrcat(p, asker->round.bitbucket->api_url, "/workspaces/",
                     path_segment(grant->asked, p), "/members/", path_segment(asker->uuid, p), NULL);
-    abb_http_request_t request = api_request(url, asker->tokens, p);
+    abb_http_request_t request = api_request(ABB_CALL_MEMBERS, url, asker->tokens, p);
     abb_http_answer_t answer;
     apr_status_t status;
 
@@ -367,7 +372,7 @@ static apr_status_t take_emails(const asker_t *asker, const abb_http_answer_t *f
     APR_ARRAY_PUSH(seen, const char *) = emails_url(bitbucket, p);
     while (status == APR_SUCCESS && next &&
            (status = check_page(bitbucket, seen, next, err)) == APR_SUCCESS) {
-        abb_http_request_t request = api_request(next, asker->tokens, p);
+        abb_http_request_t request = api_request(ABB_CALL_EMAILS, next, asker->tokens, p);
         abb_http_answer_t answer;
 
         abb_bitbucket_perform(&asker->round, &request, &answer, 1, p);
@@ -394,9 +399,10 @@ typedef struct {
     int workspace_count;
 } questions_t;
 
-static int add_question(questions_t *questions, const char *url, const asker_t *asker)
+static int add_question(questions_t *questions, abb_call_t call, const char *url,
+                        const asker_t *asker)
 {
-    questions->requests[questions->count] = api_request(url, asker->tokens, asker->pool);
+    questions->requests[questions->count] = api_request(call, url, asker->tokens, asker->pool);
     return questions->count++;
 }
 
@@ -407,19 +413,23 @@ static void compose(questions_t *questions, const abb_bitbucket_question_t *ques
     apr_pool_t *p = asker->pool;
 
     questions->count = 0;
-    questions->user =
-        question->user
-            ? add_question(questions, apr_pstrcat(p, bitbucket->api_url, "/user", NULL), asker)
-            : -1;
+    questions->user = question->user
+                          ? add_question(questions, ABB_CALL_USER,
+                                         apr_pstrcat(p, bitbucket->api_url, "/user", NULL), asker)
+                          : -1;
     questions->emails =
-        question->emails ? add_question(questions, emails_url(bitbucket, p), asker) : -1;
+        question->emails ? add_question(questions, ABB_CALL_EMAILS, emails_url(bitbucket, p), asker)
+                         : -1;
     questions->workspaces = questions->count;
     questions->workspace_count = question->workspace_count > ABB_BITBUCKET_WORKSPACES_MAX
                                      ? ABB_BITBUCKET_WORKSPACES_MAX
                                      : question->workspace_count;
     for (int i = 0; i < questions->workspace_count; ++i) {
-        add_question(questions, abb_bitbucket_grant_url(bitbucket, question->workspaces[i], p),
-                     asker);
+        const char *asked = question->workspaces[i];
+
+        add_question(questions,
+                     abb_account_is_repository(asked) ? ABB_CALL_REPOSITORIES : ABB_CALL_PERMISSION,
+                     abb_bitbucket_grant_url(bitbucket, asked, p), asker);
     }
 }
 

@@ -29,9 +29,10 @@ static abb_http_answer_t ask(const abb_bitbucket_t *bitbucket, const abb_http_re
 static abb_http_answer_t ask_for_token(const abb_bitbucket_t *bitbucket, const char *form,
                                        abb_bitbucket_heard_t *heard, apr_pool_t *p)
 {
-    abb_http_request_t request = {bitbucket->token_url,
-                                  abb_bitbucket_client_authorization(bitbucket, p), form,
-                                  PROBE_ANSWER_MAX, 0};
+    abb_http_request_t request = {.url = bitbucket->token_url,
+                                  .authorization = abb_bitbucket_client_authorization(bitbucket, p),
+                                  .form = form,
+                                  .answer_max = PROBE_ANSWER_MAX};
 
     return ask(bitbucket, &request, heard, p);
 }
@@ -95,7 +96,7 @@ apr_status_t abb_bitbucket_probe_api(const abb_bitbucket_t *bitbucket, abb_bitbu
             ? abb_bitbucket_grant_url(bitbucket, asked, p)
             : apr_pstrcat(p, bitbucket->api_url,
                           part == ABB_BITBUCKET_USER ? "/user" : "/user/emails", NULL);
-    abb_http_request_t request = {url, NULL, NULL, PROBE_ANSWER_MAX, 0};
+    abb_http_request_t request = {.url = url, .answer_max = PROBE_ANSWER_MAX};
     abb_http_answer_t answer = ask(bitbucket, &request, heard, p);
     abb_error_t reason;
     apr_status_t status;

@@ -44,6 +44,24 @@ static void fail_all(abb_http_answer_t *answers, int count, const abb_error_t *e
     }
 }
 
+/* Each exchange for itself, also one that is a second try. */
+static void count_calls(const abb_bitbucket_round_t *round, const abb_http_request_t *requests,
+                        const abb_http_answer_t *answers, int count)
+{
+    abb_counters_t *counters = round->bitbucket->counters;
+    apr_time_t now = apr_time_now();
+
+    /* What was given up here says nothing of Bitbucket. */
+    if (abb_http_is_stopped(round->bitbucket->http)) {
+        return;
+    }
+    for (int i = 0; i < count; ++i) {
+        abb_counters_call(counters, (abb_call_t)requests[i].kind, answers[i].status,
+                          answers[i].duration, now);
+        abb_counters_rate_limit(counters, answers[i].rate_limit_remaining, now);
+    }
+}
+
 static void perform_in_time(const abb_bitbucket_round_t *round, const abb_http_request_t *requests,
                             abb_http_answer_t *answers, int count, apr_pool_t *p)
 {
@@ -63,6 +81,7 @@ static void perform_in_time(const abb_bitbucket_round_t *round, const abb_http_r
         settings.connect_timeout = left;
     }
     abb_http_perform(round->bitbucket->http, &settings, requests, answers, count, p);
+    count_calls(round, requests, answers, count);
 }
 
 /* Not all at once when many have failed together. */

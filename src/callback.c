@@ -16,6 +16,14 @@ APLOG_USE_MODULE(auth_bitbucket);
 /* When to come back who found too many waiting. */
 #define CROWD_RETRY_AFTER apr_time_from_sec(2)
 
+/* Whoever is told why has not signed in. */
+static int fail(const abb_visit_t *visit, request_rec *r, const abb_error_t *err,
+                const char *return_path)
+{
+    abb_counters_fail_sign_in(visit->site->bitbucket.counters, err->status);
+    return abb_visit_refuse(visit, r, err, return_path);
+}
+
 static const char *attempt_cookie_name(const abb_visit_t *visit, request_rec *r, const char *state)
 {
     abb_ticket_t ticket;
@@ -55,7 +63,7 @@ static int heal(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *
                       err->text);
         return abb_visit_begin_login(visit, r, return_path, 2);
     }
-    return abb_visit_refuse(visit, r, err, return_path);
+    return fail(visit, r, err, return_path);
 }
 
 /* Where an attempt led whose cookie had to make room for others, or NULL. */
@@ -191,7 +199,9 @@ static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t 
                       ABB_LOGNO(0204) "signed in with less than was asked; account=%s: %s",
                       account->uuid, result->doubt);
     }
+    abb_counters_add(visit->site->bitbucket.counters, ABB_COUNT_SIGN_IN, visit->now);
     tell_of_missing_scopes(visit, r, result->scope);
+    abb_counters_change(visit->site->bitbucket.counters, result->change, visit->now);
     abb_news_change(r->server, visit->site->bitbucket.traffic, result->change);
     abb_news_alarm(r->server, visit->site->bitbucket.traffic, result->alarm);
     return abb_request_redirect(r, HTTP_SEE_OTHER, result->return_path);
@@ -206,7 +216,7 @@ static int refuse_crowd(abb_visit_t *visit, request_rec *r, const abb_ticket_t *
     abb_error_set(&err, ABB_EBUSY, "too many requests wait for Bitbucket already");
     err.retry_after = CROWD_RETRY_AFTER;
     abb_visit_tell_crowd(visit, r);
-    return abb_visit_refuse(visit, r, &err, ticket->return_path);
+    return fail(visit, r, &err, ticket->return_path);
 }
 
 /* Send the code, unless another request with it came first. */
@@ -234,7 +244,7 @@ static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_call
     abb_error_clear(&err);
     if (is_in_a_loop(visit, r, &err)) {
         abb_request_delete_cookie(r, &visit->site->cookies, ticket_cookie);
-        return abb_visit_refuse(visit, r, &err, ticket->return_path);
+        return fail(visit, r, &err, ticket->return_path);
     }
     if (!abb_visit_enter_patiently(visit, &place)) {
         return refuse_crowd(visit, r, ticket);
@@ -247,7 +257,7 @@ static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_call
     }
     return status == ABB_EATTEMPT || status == ABB_EGRANT
                ? heal(visit, r, callback, ticket->return_path, &err)
-               : abb_visit_refuse(visit, r, &err, ticket->return_path);
+               : fail(visit, r, &err, ticket->return_path);
 }
 
 /*
@@ -306,7 +316,7 @@ static int finish(abb_visit_t *visit, request_rec *r, const abb_login_callback_t
     if (callback->error) {
         abb_request_delete_cookie(r, &visit->site->cookies, name);
         abb_login_explain_refusal(callback, &err);
-        return abb_visit_refuse(visit, r, &err, ticket.return_path);
+        return fail(visit, r, &err, ticket.return_path);
     }
     return finish_login(visit, r, callback, &ticket, name);
 }
@@ -327,10 +337,10 @@ static int hand_on(abb_visit_t *visit, request_rec *r, const char *state, const 
             &err, ABB_EINPUT,
             "the sign-in began at a site that AuthBitbucketCallbackFor of %s does not name",
             hub->origin);
-        return abb_visit_refuse(visit, r, &err, NULL);
+        return fail(visit, r, &err, NULL);
     }
     if (abb_hub_hand_on(site, query, apr_time_now(), &handover, r->pool, &err) != APR_SUCCESS) {
-        return abb_visit_refuse(visit, r, &err, NULL);
+        return fail(visit, r, &err, NULL);
     }
     ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, ABB_LOGNO(0207) "sign-in handed on to %s",
                   site->origin);
@@ -403,7 +413,7 @@ int abb_callback_handle(abb_visit_t *visit, request_rec *r)
     abb_error_clear(&late);
     abb_error_clear(&err);
     if (read_query(visit, query, &callback, &late, &err) != APR_SUCCESS) {
-        return abb_visit_refuse(visit, r, &err, NULL);
+        return fail(visit, r, &err, NULL);
     }
     if (!visit->site->mark && abb_hub_is_marked(callback.state)) {
         return hand_on(visit, r, callback.state, query);

@@ -125,6 +125,7 @@ static int sign_out(abb_visit_t *visit, request_rec *r, const char *return_path)
     }
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r, ABB_LOGNO(0205) "signed out; account=%s session=%s",
                   visit->session->record.account.uuid, visit->session->tag);
+    abb_counters_add(visit->site->bitbucket.counters, ABB_COUNT_SIGN_OUT, visit->now);
     abb_request_delete_cookie(r, &visit->site->cookies, visit->site->cookies.session_name);
     return show_signed_out(visit, r, return_path);
 }

@@ -214,6 +214,9 @@ static size_t on_header(char *line, size_t unit, size_t count, void *data)
     else if ((value = header_value(line, size, "Date", exchange->pool))) {
         exchange->answer->date = value;
     }
+    else if ((value = header_value(line, size, "X-RateLimit-Remaining", exchange->pool))) {
+        exchange->answer->rate_limit_remaining = value;
+    }
     return size;
 }
 
@@ -306,8 +309,11 @@ static void note_failure(exchange_t *exchange, CURLcode code)
 static void finish_exchange(exchange_t *exchange, CURLcode code)
 {
     abb_http_answer_t *answer = exchange->answer;
+    curl_off_t duration = 0;
     long status = 0;
 
+    curl_easy_getinfo(exchange->easy, CURLINFO_TOTAL_TIME_T, &duration);
+    answer->duration = (apr_interval_time_t)duration;
     if (code != CURLE_OK) {
         note_failure(exchange, code);
         return;

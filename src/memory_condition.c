@@ -1,6 +1,6 @@
 /*
- * memory (floor 5): what all processes know of Bitbucket's condition, and who
- * waits for it. See memory_condition.h.
+ * memory (floor 5): what all processes know of Bitbucket's condition, who waits
+ * for it, and what was counted. See memory_condition.h.
  */
 #include "memory_condition.h"
 
@@ -11,8 +11,11 @@
 #include "abb_config.h"
 #include "abb_news.h"
 
-/* Raise the number when the layout of abb_traffic, abb_gate or abb_throttle changes. */
-#define RETAINED_KEY "mod_auth_bitbucket:condition 5"
+/*
+ * Raise the number when the layout of abb_traffic, abb_gate, abb_throttle or abb_counters
+ * changes.
+ */
+#define RETAINED_KEY "mod_auth_bitbucket:condition 6"
 
 typedef struct {
     apr_shm_t *block;
@@ -25,9 +28,10 @@ static void *find_block(server_rec *s)
     if (!retained) {
         retained = ap_retained_data_create(RETAINED_KEY, sizeof(*retained));
     }
-    if (!retained->block &&
-        apr_shm_create(&retained->block, abb_traffic_size() + abb_gate_size() + abb_throttle_size(),
-                       NULL, s->process->pool) != APR_SUCCESS) {
+    if (!retained->block && apr_shm_create(&retained->block,
+                                           abb_traffic_size() + abb_gate_size() +
+                                               abb_throttle_size() + abb_counters_size(),
+                                           NULL, s->process->pool) != APR_SUCCESS) {
         retained->block = NULL;
         return NULL;
     }
@@ -47,19 +51,25 @@ static void give_traffic(server_rec *s, abb_site_t *site, void *block, apr_pool_
 int abb_memory_condition_open(server_rec *s, apr_pool_t *pconf)
 {
     char *block = find_block(s);
+    char *rest;
     abb_throttle_t *throttle;
+    abb_counters_t *counters;
     abb_gate_t *gate;
 
     if (!block) {
         return 0;
     }
-    gate = abb_gate_create(block + abb_traffic_size(), pconf);
-    throttle = abb_throttle_create(block + abb_traffic_size() + abb_gate_size(), pconf);
+    rest = block + abb_traffic_size();
+    gate = abb_gate_create(rest, pconf);
+    rest += abb_gate_size();
+    throttle = abb_throttle_create(rest, pconf);
+    counters = abb_counters_begin(rest + abb_throttle_size(), apr_time_now());
     for (; s; s = s->next) {
         abb_site_t *site = abb_config_site(s);
 
         if (site) {
             give_traffic(s, site, block, pconf);
+            site->bitbucket.counters = counters;
             site->gate = gate;
             site->throttle = throttle;
         }

@@ -424,6 +424,14 @@ int abb_request_only_get(request_rec *r, const char *also)
     return HTTP_METHOD_NOT_ALLOWED;
 }
 
+int abb_request_send_body(request_rec *r, const char *type, const char *policy, const char *body)
+{
+    forbid_keeping(r);
+    apr_table_setn(r->err_headers_out, "Content-Security-Policy", policy);
+    apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+    return send_body(r, HTTP_OK, type, body);
+}
+
 int abb_request_send_json(request_rec *r, int status, const char *json)
 {
     forbid_keeping(r);

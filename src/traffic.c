@@ -27,6 +27,8 @@ typedef struct {
     apr_uint32_t openings;
     /* Nobody asks before; 0: the breaker is closed. */
     apr_time_t open_until;
+    /* Since when it is closed, or not; 0: since the start. */
+    apr_time_t changed_at;
     /* One tries whether Bitbucket answers again, until this time. */
     apr_time_t probe_until;
     apr_time_t paused_until;
@@ -300,7 +302,7 @@ static void end_probe(consumer_t *consumer, const abb_traffic_call_t *call)
     }
 }
 
-static void close_breaker(abb_traffic_t *traffic)
+static void close_breaker(abb_traffic_t *traffic, apr_time_t now)
 {
     consumer_t *consumer = traffic->consumer;
 
@@ -311,6 +313,7 @@ static void close_breaker(abb_traffic_t *traffic)
     if (LOAD(consumer->open_until)) {
         STORE(consumer->openings, 0);
         if (__atomic_exchange_n(&consumer->open_until, 0, __ATOMIC_SEQ_CST)) {
+            STORE(consumer->changed_at, now);
             tell(traffic, ABB_TRAFFIC_MENDED, 0);
         }
     }
@@ -326,10 +329,14 @@ static void open_breaker(abb_traffic_t *traffic, apr_time_t seen, apr_time_t now
 {
     consumer_t *consumer = traffic->consumer;
     apr_interval_time_t length = length_of_break(LOAD(consumer->openings) + 1);
+    int was_open = seen != 0;
 
     if (__atomic_compare_exchange_n(&consumer->open_until, &seen, now + length, 0, __ATOMIC_SEQ_CST,
                                     __ATOMIC_SEQ_CST)) {
         __atomic_add_fetch(&consumer->openings, 1, __ATOMIC_SEQ_CST);
+        if (!was_open) {
+            STORE(consumer->changed_at, now);
+        }
         tell(traffic, ABB_TRAFFIC_BROKEN, length);
     }
 }
@@ -351,12 +358,26 @@ void abb_traffic_end(abb_traffic_t *traffic, const abb_traffic_call_t *call,
                      abb_traffic_outcome_t outcome, apr_time_t now)
 {
     if (outcome == ABB_TRAFFIC_ANSWERED) {
-        close_breaker(traffic);
+        close_breaker(traffic, now);
     }
     else if (outcome == ABB_TRAFFIC_SILENT) {
         note_silence(traffic, call, now);
     }
     end_probe(traffic->consumer, call);
+}
+
+void abb_traffic_look(const abb_traffic_t *traffic, apr_time_t now,
+                      abb_traffic_condition_t *condition)
+{
+    const consumer_t *consumer = traffic->consumer;
+    apr_time_t open_until = LOAD(consumer->open_until);
+
+    condition->state = !open_until ? ABB_TRAFFIC_CLOSED
+                       : left_until(open_until, ABB_TRAFFIC_LONGEST_BREAK, now)
+                           ? ABB_TRAFFIC_OPEN
+                           : ABB_TRAFFIC_HALF_OPEN;
+    condition->since = LOAD(consumer->changed_at);
+    condition->pause = left_until(LOAD(consumer->paused_until), ABB_TRAFFIC_LONGEST_PAUSE, now);
 }
 
 /* ---- the log ------------------------------------------------------------- */

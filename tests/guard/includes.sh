@@ -8,14 +8,14 @@ cd "$srcdir" || exit 1
 floor_of() {
     case $1 in
     log | error) echo 0 ;;
-    text | crypto | account | pack | offload | gate | traffic | throttle) echo 1 ;;
+    text | crypto | account | pack | offload | gate | traffic | throttle | counters) echo 1 ;;
     record | ticket | store | http | reply | page | secret | form | credential) echo 2 ;;
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
     login | recheck | config | refusal | news | draft) echo 4 ;;
     visit | memory | background) echo 5 ;;
     ask | interface | preserve | pass | api_token | selfcheck) echo 6 ;;
     authn | rules | callback) echo 7 ;;
-    endpoints) echo 8 ;;
+    endpoints | status) echo 8 ;;
     mod_auth_bitbucket) echo 9 ;;
     *) echo unknown ;;
     esac
@@ -36,6 +36,7 @@ room_of() {
     bitbucket_meaning | bitbucket_round | bitbucket_probe | bitbucket_internal) echo bitbucket ;;
     config_site | config_hub | config_cache | config_tree | config_internal) echo config ;;
     selfcheck_dump | selfcheck_warnings | selfcheck_online | selfcheck_internal) echo selfcheck ;;
+    status_figures | status_text | status_page | status_internal) echo status ;;
     *) echo "$name" ;;
     esac
 }

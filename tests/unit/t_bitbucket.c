@@ -1258,11 +1258,10 @@ static void a_probe_hears_the_date(void **state)
     site_t *site = *state;
     abb_bitbucket_heard_t heard;
 
-    server_add(site->server,
-               server_answer(SITE_POST_TOKEN, 200,
-                             "Content-Type: application/json\r\n"
-                             "Date: Fri, 15 Jan 2027 08:00:00 GMT\r\n",
-                             "{\"access_token\":\"a\"}", site->p));
+    server_add(site->server, server_answer(SITE_POST_TOKEN, 200,
+                                           "Content-Type: application/json\r\n"
+                                           "Date: Fri, 15 Jan 2027 08:00:00 GMT\r\n",
+                                           "{\"access_token\":\"a\"}", site->p));
     assert_int_equal(probe_client(site, &heard), APR_SUCCESS);
     assert_int_equal(heard.date, apr_time_from_sec(1800000000));
     assert_true(apr_time_now() - heard.heard_at < apr_time_from_sec(60));
@@ -1296,7 +1295,8 @@ static void the_api_is_probed_without_a_token(void **state)
         {ABB_BITBUCKET_USER, NULL, SITE_GET_USER},
         {ABB_BITBUCKET_EMAILS, NULL, "GET /2.0/user/emails"},
         {ABB_BITBUCKET_GRANT, "acme", "GET /2.0/user/workspaces/acme/permission"},
-        {ABB_BITBUCKET_GRANT, "acme/site", "GET /2.0/user/workspaces/acme/permissions/repositories*"},
+        {ABB_BITBUCKET_GRANT, "acme/site",
+         "GET /2.0/user/workspaces/acme/permissions/repositories*"},
     };
     site_t *site = *state;
 
@@ -1308,17 +1308,77 @@ static void the_api_is_probed_without_a_token(void **state)
 
         clear(&err);
         server_forget_rules(site->server);
-        server_add(site->server,
-                   server_answer(parts[k].target, cases[j].status,
-                                 apr_pstrcat(site->p, "Content-Type: ", cases[j].type, "\r\n", NULL),
-                                 cases[j].body, site->p));
+        server_add(site->server, server_answer(parts[k].target, cases[j].status,
+                                               apr_pstrcat(site->p, "Content-Type: ", cases[j].type,
+                                                           "\r\n", NULL),
+                                               cases[j].body, site->p));
         assert_int_equal(abb_bitbucket_probe_api(&site->bitbucket, parts[k].part, parts[k].asked,
                                                  &heard, site->p, &err),
                          cases[j].expected);
         assert_int_equal(err.status, cases[j].expected);
-        assert_null(server_header(server_request(site->server, "GET", (int)i), "Authorization",
-                                  site->p));
+        assert_null(
+            server_header(server_request(site->server, "GET", (int)i), "Authorization", site->p));
     }
+}
+
+/* ---- what is counted ----------------------------------------------------- */
+
+static abb_counters_t *give_counters(site_t *site)
+{
+    site->bitbucket.counters = abb_counters_begin(apr_pcalloc(site->p, abb_counters_size()), NOW);
+    return site->bitbucket.counters;
+}
+
+/* How many calls of a kind had an outcome; each has a time, too. */
+static void counted(const abb_counters_t *counters, abb_call_t call, abb_call_outcome_t outcome,
+                    apr_uint64_t count)
+{
+    abb_counters_sum_t sum;
+
+    abb_counters_read(counters, apr_time_now(), &sum);
+    assert_int_equal(sum.calls[call].outcomes[outcome], count);
+    assert_int_equal(abb_counters_total(&sum.calls[call]), count);
+    assert_true(count == 0 || sum.calls[call].duration > 0);
+}
+
+static void each_call_is_counted_by_its_kind(void **state)
+{
+    static const char *const workspaces[] = {"acme", "acme/site"};
+    site_t *site = *state;
+    abb_counters_t *counters = give_counters(site);
+    abb_tokens_t tokens;
+    abb_error_t err;
+
+    site_add_ada(site);
+    server_add_json(site->server, "GET /2.0/user/workspaces/acme/permissions/repositories*", 404,
+                    "{\"type\":\"error\"}");
+    clear(&err);
+    assert_int_equal(
+        abb_bitbucket_exchange_code(&site->bitbucket, "code", NOW, &tokens, site->p, &err),
+        APR_SUCCESS);
+    ask_visitor(site, workspaces, 2);
+    counted(counters, ABB_CALL_TOKEN, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_REFRESH, ABB_CALL_2XX, 0);
+    counted(counters, ABB_CALL_USER, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_EMAILS, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_PERMISSION, ABB_CALL_2XX, 1);
+    counted(counters, ABB_CALL_REPOSITORIES, ABB_CALL_4XX, 1);
+    counted(counters, ABB_CALL_MEMBERS, ABB_CALL_2XX, 0);
+}
+
+static void what_is_left_of_the_limit_is_noted(void **state)
+{
+    site_t *site = *state;
+    abb_counters_t *counters = give_counters(site);
+    abb_counters_sum_t sum;
+
+    server_add(site->server,
+               server_answer(SITE_GET_USER, 200,
+                             "Content-Type: application/json\r\nX-RateLimit-Remaining: 41\r\n",
+                             SITE_USER_BODY, site->p));
+    ask_visitor(site, NULL, 0);
+    abb_counters_read(counters, apr_time_now(), &sum);
+    assert_int_equal(sum.rate_limit_remaining, 41);
 }
 
 int main(void)
@@ -1333,6 +1393,8 @@ int main(void)
         SITE_TEST(retry_after_is_clamped),
         SITE_TEST(junk_in_retry_after_counts_as_none),
         SITE_TEST(the_browser_is_sent_with_all_parameters),
+        SITE_TEST(each_call_is_counted_by_its_kind),
+        SITE_TEST(what_is_left_of_the_limit_is_noted),
         SITE_TEST(a_code_is_exchanged),
         SITE_TEST(a_refresh_token_is_exchanged),
         SITE_TEST(without_a_new_refresh_token_the_old_one_stays),

@@ -47,7 +47,7 @@ static int destroy_place(void **state)
 
 static abb_http_request_t get_request(const char *url)
 {
-    abb_http_request_t request = {url, NULL, NULL, ANSWER_MAX, 0};
+    abb_http_request_t request = {url, NULL, NULL, ANSWER_MAX, 0, 0};
 
     return request;
 }

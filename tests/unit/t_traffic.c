@@ -75,6 +75,39 @@ static void break_it(place_t *place, apr_time_t now)
     }
 }
 
+/* Fail unless somebody who looks sees this. */
+static void looks(const place_t *place, apr_time_t now, abb_traffic_state_t state, apr_time_t since)
+{
+    abb_traffic_condition_t condition;
+
+    abb_traffic_look(place->traffic, now, &condition);
+    assert_int_equal(condition.state, state);
+    assert_int_equal(condition.since, since);
+}
+
+static void people_see_how_it_does(void **state)
+{
+    place_t *place = make_place(*state);
+    abb_traffic_condition_t condition;
+
+    looks(place, NOW, ABB_TRAFFIC_CLOSED, 0);
+    break_it(place, NOW);
+    looks(place, NOW, ABB_TRAFFIC_OPEN, NOW);
+    looks(place, NOW + SECONDS(5), ABB_TRAFFIC_HALF_OPEN, NOW);
+    /* A longer break is the same trouble. */
+    assert_int_equal(ask(place, NOW + SECONDS(6), ABB_TRAFFIC_SILENT), APR_SUCCESS);
+    looks(place, NOW + SECONDS(7), ABB_TRAFFIC_OPEN, NOW);
+    assert_int_equal(ask(place, NOW + SECONDS(20), ABB_TRAFFIC_ANSWERED), APR_SUCCESS);
+    looks(place, NOW + SECONDS(21), ABB_TRAFFIC_CLOSED, NOW + SECONDS(20));
+    abb_traffic_look(place->traffic, NOW, &condition);
+    assert_int_equal(condition.pause, 0);
+    abb_traffic_pause(place->traffic, ADA, SECONDS(30), NOW);
+    abb_traffic_pause(place->traffic, BOB, SECONDS(30), NOW);
+    abb_traffic_pause(place->traffic, CYD, SECONDS(30), NOW);
+    abb_traffic_look(place->traffic, NOW + SECONDS(10), &condition);
+    assert_int_equal(condition.pause, SECONDS(20));
+}
+
 /* ---- the breaker --------------------------------------------------------- */
 
 static void five_failures_in_a_row_open_it(void **state)
@@ -364,6 +397,7 @@ static void of_many_threads_one_probes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        UNIT_TEST(people_see_how_it_does),
         UNIT_TEST(five_failures_in_a_row_open_it),
         UNIT_TEST(one_at_a_time_tries_again),
         UNIT_TEST(breaks_grow_longer),
