@@ -121,9 +121,12 @@ class Server:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run httpd to its end, as in run("-t")."""
-        return subprocess.run([str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file),
-                               *arguments], env=self._full_environment(), stdin=subprocess.DEVNULL,
+        return subprocess.run([*self.command(), *arguments], env=self._full_environment(), stdin=subprocess.DEVNULL,
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+
+    def command(self) -> list[str]:
+        """Runs httpd on this server's configuration."""
+        return [str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file)]
 
     @property
     def pid(self) -> int:
@@ -134,10 +137,9 @@ class Server:
         """Errors: RuntimeError with what httpd said."""
         starts = self._starts()
         with open(self.root / "logs" / "console", "ab") as console:
-            self._process = subprocess.Popen(
-                [str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file), "-DFOREGROUND"],
-                env=self._full_environment(), stdin=subprocess.DEVNULL, stdout=console, stderr=console,
-                start_new_session=True)
+            self._process = subprocess.Popen([*self.command(), "-DFOREGROUND"], env=self._full_environment(),
+                                             stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                                             start_new_session=True)
         try:
             self._await_starts(starts + 1)
             if SANITIZED and "libasan" not in Path(f"/proc/{self.pid}/maps").read_text():
