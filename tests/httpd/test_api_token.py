@@ -456,8 +456,8 @@ def test_it_is_good_at_its_own_site_only(start_server, simulator):
 
 
 @pytest.mark.one_mpm
-def test_neither_memory_nor_log_has_it(host, logs, start_server):
-    """The session is sealed under what only the credential gives; its cookie form opens nothing."""
+def test_no_log_has_it(host, logs, start_server):
+    """Neither a right one nor a guess, in no spelling."""
     assert ask(host, "/team/env.cgi", of("mark")).status == 200
     assert ask(host, "/team/env.cgi", basic("mark@acme.example", "secret-guess")).status == 401
     text = "\n".join(file.read_text(errors="replace") for server in start_server._made for file in server.log_files())
