@@ -7,6 +7,7 @@
 #include <http_log.h>
 #include <http_main.h>
 #include <http_request.h>
+#include <util_filter.h>
 
 #include "abb_callback.h"
 #include "abb_log.h"
@@ -222,13 +223,16 @@ static const char *userinfo_json(const abb_session_t *session, const char *raw_u
 }
 
 /*
- * Have the administrator's headers in the answer, also those of a <Location>: nothing
- * of that kind has happened yet, and pages of other origins may read nothing without.
+ * Have the administrator's Header lines in the answer, also those of a <Location>: nothing
+ * of that kind has happened yet, and pages of other origins may read nothing without. Filters
+ * of other modules stay out: httpd prepares some of them only where a handler answers.
  */
 static void admit_headers(request_rec *r)
 {
-    if (ap_location_walk(r) == OK) {
-        ap_run_insert_filter(r);
+    ap_filter_rec_t *headers = ap_get_output_filter_handle("FIXUP_HEADERS_OUT");
+
+    if (headers && ap_location_walk(r) == OK) {
+        ap_add_output_filter_handle(headers, NULL, r, r->connection);
     }
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.client import NAVIGATION, SCRIPT
-from harness.config import VirtualHost, place
+from harness.config import VirtualHost, modules_directory, place
 from harness.simulator import account, uuid_of, workspace_uuid
 
 
@@ -57,6 +57,18 @@ def test_pages_of_other_origins_read_userinfo_where_the_administrator_says_so(st
             assert (answer.status, answer.header("Access-Control-Allow-Origin")) == (status, allowed)
             assert answer.header("Cache-Control") == "no-store" and answer.json
             browser.sign_in(site.url("/any/page.html"), "mark")
+
+
+@pytest.mark.one_mpm
+def test_userinfo_beside_filters_that_wait_for_a_handler(start_server, browser):
+    """Debian's own configuration has such a line; mod_filter crashes where nobody prepared it."""
+    modules = "".join(f"LoadModule {name}_module {modules_directory()}/mod_{name}.so\n" for name in ("filter", "deflate"))
+    host = VirtualHost(CORS + place("any", "Require valid-user"))
+    start_server(host, main=modules + "AddOutputFilterByType DEFLATE text/html application/json\n")
+    for status in (401, 200):
+        answer = browser.get(host.endpoint("userinfo"), {**SCRIPT, "Accept-Encoding": "gzip"})
+        assert (answer.status, answer.header("Access-Control-Allow-Origin")) == (status, "https://app.example.com") and answer.json
+        browser.sign_in(host.url("/any/page.html"), "mark")
 
 
 @pytest.mark.one_mpm
