@@ -360,6 +360,7 @@ def test_odd_addresses_are_left_out(host, browser, simulator, entry):
 def test_a_slow_bitbucket_holds_up_nobody_else(host, new_browser, simulator, logs):
     """While sign-ins wait for Bitbucket, signed-in visitors are served as ever."""
     logs.allow(tags.ANSWERED)
+    logs.allow(tags.CROWDED)    # where many callbacks happen to come to one process, its share is full
     there = new_browser()
     assert there.sign_in(host.url("/team/page.html"), "mark").status == 200
     waiting = [new_browser() for _ in range(10)]
