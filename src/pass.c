@@ -79,6 +79,7 @@ static void pass_headers(const abb_visit_t *identified, request_rec *r)
 {
     abb_visit_t *visit = abb_visit_find(r);
     int is_wanted = identified && (abb_config_place(r).pass & ABB_PASS_HEADERS);
+    const char *token = is_wanted ? token_for(identified, r) : NULL;
     apr_table_t *headers;
 
     if (!is_wanted && !(visit && visit->has_headers)) {
@@ -89,9 +90,8 @@ static void pass_headers(const abb_visit_t *identified, request_rec *r)
     if (is_wanted) {
         abb_identity_add_headers(r->headers_in, &visit->site->identity, &visit->session->record,
                                  visit->stale, r->pool);
-        if (token_for(identified, r)) {
-            apr_table_setn(r->headers_in, visit->site->identity.token_header,
-                           token_for(identified, r));
+        if (token) {
+            apr_table_setn(r->headers_in, visit->site->identity.token_header, token);
         }
         visit->has_headers = 1;
     }
