@@ -34,6 +34,15 @@ typedef struct job_t {
 } job_t;
 
 /* Not in a pool: a thread that is stuck may outlive all of them. */
+typedef struct thread_t {
+    abb_offload_t *offload;
+    void (*body_locked)(abb_offload_t *offload);
+    pthread_t id;
+    /* Among those that have left. */
+    struct thread_t *next;
+} thread_t;
+
+/* Not in a pool: a thread that is stuck may outlive all of them. */
 struct abb_offload_t {
     abb_offload_settings_t settings;
     pthread_mutex_t lock;
@@ -50,6 +59,8 @@ struct abb_offload_t {
     job_t *running;
     int threads;
     int idle;
+    /* Threads that have done all but return; somebody has to join them. */
+    thread_t *left;
     /* Threads that have been in one job for too long. */
     int overdue;
     /* Jobs in a row without an answer. */
@@ -84,35 +95,80 @@ static int wait_until_locked(abb_offload_t *offload, pthread_cond_t *condition, 
 
 /* ---- threads ------------------------------------------------------------- */
 
-/* A detached thread that takes no signals: they are the server's. */
-static int start_thread(void *(*body)(void *), abb_offload_t *offload)
+static void *thread_main(void *data)
+{
+    thread_t *thread = data;
+    abb_offload_t *offload = thread->offload;
+
+    pthread_mutex_lock(&offload->lock);
+    thread->body_locked(offload);
+    thread->next = offload->left;
+    offload->left = thread;
+    pthread_cond_broadcast(&offload->thread_left);
+    pthread_mutex_unlock(&offload->lock);
+    return NULL;
+}
+
+/*
+ * Until a thread is joined it may still be on its way out through this code,
+ * which the server unloads when its configuration ends. Who has left needs no
+ * lock any more, so nobody waits long for it here.
+ */
+static void join_those_that_left_locked(abb_offload_t *offload)
+{
+    while (offload->left) {
+        thread_t *thread = offload->left;
+
+        offload->left = thread->next;
+        pthread_join(thread->id, NULL);
+        free(thread);
+    }
+}
+
+/* The thread takes no signals: they are the server's. Returns whether there is one. */
+static int create_thread(thread_t *thread)
 {
     pthread_attr_t attributes;
-    pthread_t thread;
     sigset_t all;
     sigset_t before;
     int failed;
 
     pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, STACK_SIZE);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = pthread_create(&thread, &attributes, body, offload);
+    failed = pthread_create(&thread->id, &attributes, thread_main, thread);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     return !failed;
 }
 
+static int start_thread_locked(abb_offload_t *offload, void (*body_locked)(abb_offload_t *))
+{
+    thread_t *thread = calloc(1, sizeof(*thread));
+
+    join_those_that_left_locked(offload);
+    if (!thread) {
+        return 0;
+    }
+    thread->offload = offload;
+    thread->body_locked = body_locked;
+    if (!create_thread(thread)) {
+        free(thread);
+        return 0;
+    }
+    return 1;
+}
+
 /* ---- the breaker --------------------------------------------------------- */
 
-static void *probe_body(void *data);
+static void probe_body_locked(abb_offload_t *offload);
 
 static void start_probe_locked(abb_offload_t *offload)
 {
     ++offload->probes;
     offload->probe_began = monotonic_now();
-    if (!start_thread(probe_body, offload)) {
+    if (!start_thread_locked(offload, probe_body_locked)) {
         --offload->probes;
     }
 }
@@ -163,11 +219,8 @@ static int probe_in_time(const abb_offload_t *offload)
 }
 
 /* Try until the other side answers, or another thread that tries found that it does. */
-static void *probe_body(void *data)
+static void probe_body_locked(abb_offload_t *offload)
 {
-    abb_offload_t *offload = data;
-
-    pthread_mutex_lock(&offload->lock);
     while (offload->is_open && !offload->has_ended) {
         apr_time_t next = monotonic_now() + offload->settings.probe_interval;
         int answered;
@@ -189,9 +242,6 @@ static void *probe_body(void *data)
         pthread_mutex_lock(&offload->lock);
     }
     --offload->probes;
-    pthread_cond_broadcast(&offload->thread_left);
-    pthread_mutex_unlock(&offload->lock);
-    return NULL;
 }
 
 /* Nobody is let through; but the thread that tries may be stuck itself. */
@@ -319,11 +369,8 @@ static int is_superfluous_locked(const abb_offload_t *offload)
     return offload->threads - offload->overdue > offload->settings.threads;
 }
 
-static void *worker_body(void *data)
+static void worker_body_locked(abb_offload_t *offload)
 {
-    abb_offload_t *offload = data;
-
-    pthread_mutex_lock(&offload->lock);
     while (!offload->has_ended && !is_superfluous_locked(offload)) {
         job_t *job;
         int answered;
@@ -348,9 +395,6 @@ static void *worker_body(void *data)
         }
     }
     --offload->threads;
-    pthread_cond_broadcast(&offload->thread_left);
-    pthread_mutex_unlock(&offload->lock);
-    return NULL;
 }
 
 /* Threads in jobs that take too long, also those that nobody waited for, are as good as lost. */
@@ -372,7 +416,7 @@ static void wake_locked(abb_offload_t *offload)
         count_stuck_locked(offload);
         if (offload->threads - offload->overdue < offload->settings.threads &&
             offload->threads < STUCK_FACTOR * offload->settings.threads &&
-            start_thread(worker_body, offload)) {
+            start_thread_locked(offload, worker_body_locked)) {
             ++offload->threads;
         }
     }
@@ -527,6 +571,7 @@ static apr_status_t end(void *data)
         is_late = wait_until_locked(offload, &offload->thread_left, deadline);
     }
     is_late = offload->threads > 0 || offload->probes > 0;
+    join_those_that_left_locked(offload);
     pthread_mutex_unlock(&offload->lock);
     if (!is_late) {
         pthread_cond_destroy(&offload->work_waits);

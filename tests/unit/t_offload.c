@@ -25,6 +25,8 @@ typedef struct {
     int probes;
     int told_closed;
     int told_open;
+    /* Set at the very end of a thread that probed. */
+    int *probe_is_over;
 } side_t;
 
 static side_t *make_side(void)
@@ -479,6 +481,81 @@ static void its_end_drops_what_waits(void **state)
     assert_int_equal(side->begun, side->done);
 }
 
+/* What a thread does when it is at its very end, the code of this module behind it. */
+static pthread_key_t last_act;
+
+static void perform_last_act(void *data)
+{
+    int *is_over = data;
+
+    apr_sleep(apr_time_from_msec(50));
+    __atomic_store_n(is_over, 1, __ATOMIC_SEQ_CST);
+}
+
+static int work_until_the_end(void *owner, void *job)
+{
+    pthread_setspecific(last_act, *(int **)job);
+    return 1;
+}
+
+static int probe_until_the_end(void *owner)
+{
+    side_t *side = owner;
+
+    pthread_setspecific(last_act, side->probe_is_over);
+    return meet(side, &side->probes, 0);
+}
+
+/* The server may unload the module's code right afterwards. */
+static void after_its_end_no_thread_is_on_its_way(void **state)
+{
+    int is_over = 0;
+    int **job;
+    abb_offload_t *offload;
+    apr_pool_t *pool;
+    apr_pool_t *p;
+
+    apr_pool_create(&p, *state);
+    pthread_key_create(&last_act, perform_last_act);
+    offload = create(make_side(), 1, p);
+    assert_int_equal(abb_offload_create_pool(&pool), APR_SUCCESS);
+    job = apr_palloc(pool, sizeof(*job));
+    *job = &is_over;
+    assert_int_equal(abb_offload_run(offload, work_until_the_end, job, pool, NULL), APR_SUCCESS);
+    apr_pool_destroy(pool);
+    apr_pool_destroy(p);
+    assert_true(__atomic_load_n(&is_over, __ATOMIC_SEQ_CST));
+    pthread_key_delete(last_act);
+}
+
+static void nor_one_that_tried(void **state)
+{
+    int is_over = 0;
+    side_t *side = make_side();
+    abb_offload_settings_t settings = {"the other side",
+                                       1,
+                                       apr_time_from_msec(100),
+                                       1,
+                                       apr_time_from_msec(1),
+                                       apr_time_from_msec(200),
+                                       probe_until_the_end,
+                                       NULL,
+                                       side};
+    abb_offload_t *offload;
+    apr_pool_t *p;
+
+    apr_pool_create(&p, *state);
+    pthread_key_create(&last_act, perform_last_act);
+    side->probe_is_over = &is_over;
+    side->is_gone = 1;
+    assert_int_equal(abb_offload_create(&offload, &settings, p), APR_SUCCESS);
+    assert_int_equal(ask(offload, side, NULL), APR_SUCCESS);
+    await(side, &side->probes, 1);
+    apr_pool_destroy(p);
+    assert_true(__atomic_load_n(&is_over, __ATOMIC_SEQ_CST));
+    pthread_key_delete(last_act);
+}
+
 static void threads_take_no_signals(void **state)
 {
     side_t *side = make_side();
@@ -575,6 +652,8 @@ int main(void)
         UNIT_TEST(what_nobody_waits_for_is_bounded),
         UNIT_TEST(its_end_does_not_wait_for_a_stuck_thread),
         UNIT_TEST(its_end_drops_what_waits),
+        UNIT_TEST(after_its_end_no_thread_is_on_its_way),
+        UNIT_TEST(nor_one_that_tried),
         UNIT_TEST(threads_take_no_signals),
         UNIT_TEST(a_crowd_while_it_freezes_and_thaws),
     };
