@@ -127,6 +127,16 @@ void abb_visit_want_workspace(abb_visit_t *visit, const char *workspace);
 void abb_visit_rest_on(abb_visit_t *visit, const char *workspace, apr_time_t checked_at);
 
 /*
+ * Name something for the site's throttle: a keyed hash, so that nobody chooses which
+ * names meet. Names of different kinds are different. Errors: ABB_ECRYPTO.
+ */
+apr_status_t abb_visit_name(const abb_visit_t *visit, char kind, const void *bytes, apr_size_t size,
+                            apr_uint64_t *name, abb_error_t *err);
+/* The same of the client's address, as mod_remoteip has it; of IPv6 the network (/64). */
+apr_status_t abb_visit_name_network(const abb_visit_t *visit, const request_rec *r, char kind,
+                                    apr_uint64_t *name, abb_error_t *err);
+
+/*
  * Claim an attempt for as long as it could be finished, so that its code is sent once
  * also when the callback comes several times at once. Returns 0 when another request
  * of this machine has done so.

@@ -14,12 +14,9 @@ APLOG_USE_MODULE(auth_bitbucket);
 #define PATIENCE apr_time_from_sec(3)
 #define WAIT_INTERVAL apr_time_from_msec(40)
 #define BUSY_RETRY_AFTER apr_time_from_sec(1)
-/* Kinds of names that are hashed under one key. */
-#define ADDRESS_NAME "a"
-#define ACCOUNT_NAME "m"
-/* Of IPv6 addresses one customer has a whole network. Source: RFC 6177 section 2. */
-#define IPV6_NETWORK_BYTES 8
-#define IPV4_BYTES 4
+/* Kinds of names; see abb_visit_name. */
+#define ADDRESS_NAME 'a'
+#define ACCOUNT_NAME 'm'
 
 /* Verdicts of the throttle. */
 enum { NOT_ACCEPTED, LACKS_SCOPE, NO_ACCOUNT };
@@ -42,62 +39,19 @@ typedef struct {
 
 /* ---- names --------------------------------------------------------------- */
 
-static apr_uint64_t word_of(const unsigned char *bytes)
-{
-    apr_uint64_t word;
-
-    memcpy(&word, bytes, sizeof(word));
-    return word;
-}
-
-static apr_status_t name_for_throttle(const abb_visit_t *visit, const char *kind, const void *bytes,
-                                      apr_size_t size, apr_uint64_t *name, abb_error_t *err)
-{
-    unsigned char code[ABB_CRYPTO_KEY_SIZE];
-    unsigned char *text = apr_palloc(visit->pool, size + 1);
-    apr_status_t status;
-
-    text[0] = (unsigned char)*kind;
-    memcpy(text + 1, bytes, size);
-    status = abb_crypto_authenticate(&visit->site->throttle_key, text, size + 1, code, err);
-    *name = word_of(code);
-    return status;
-}
-
-/* What of a client's address is one customer's; a mapped one is an IPv4 address. */
-static const void *network_of(const request_rec *r, apr_size_t *size)
-{
-    static const unsigned char mapped[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    const unsigned char *address = r->useragent_addr->ipaddr_ptr;
-
-    *size = (apr_size_t)r->useragent_addr->ipaddr_len;
-    if (*size <= sizeof(mapped)) {
-        return address;
-    }
-    if (memcmp(address, mapped, sizeof(mapped)) == 0) {
-        *size = IPV4_BYTES;
-        return address + sizeof(mapped);
-    }
-    *size = IPV6_NETWORK_BYTES;
-    return address;
-}
-
 /* Only for who is not known: these names cost as much as finding the session. */
 static apr_status_t name_attempt(const abb_visit_t *visit, const request_rec *r,
                                  candidate_t *candidate, abb_error_t *err)
 {
     const abb_credential_t *credential = &candidate->credential;
     abb_throttle_try_t *attempt = &candidate->attempt;
-    apr_size_t size;
-    const void *network = network_of(r, &size);
-    apr_status_t status;
+    apr_status_t status = abb_visit_name_network(visit, r, ADDRESS_NAME, &attempt->address, err);
 
-    attempt->secret = word_of(candidate->id);
+    memcpy(&attempt->secret, candidate->id, sizeof(attempt->secret));
     attempt->account = 0;
-    status = name_for_throttle(visit, ADDRESS_NAME, network, size, &attempt->address, err);
     return status == APR_SUCCESS && credential->email
-               ? name_for_throttle(visit, ACCOUNT_NAME, credential->email,
-                                   strlen(credential->email), &attempt->account, err)
+               ? abb_visit_name(visit, ACCOUNT_NAME, credential->email, strlen(credential->email),
+                                &attempt->account, err)
                : status;
 }
 

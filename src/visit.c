@@ -14,6 +14,10 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
+/* Of IPv6 addresses one customer has a whole network. Source: RFC 6177 section 2. */
+#define IPV6_NETWORK_BYTES 8
+#define IPV4_BYTES 4
+
 /* ---- finding ------------------------------------------------------------- */
 
 abb_visit_t *abb_visit_find(request_rec *r)
@@ -211,6 +215,49 @@ void abb_visit_watch_trailers(request_rec *r)
         (r->proto_num >= HTTP_VERSION(2, 0) || apr_table_get(r->headers_in, "Transfer-Encoding"))) {
         ap_add_input_filter_handle(trailer_filter, NULL, r, r->connection);
     }
+}
+
+/* ---- names for the throttle ---------------------------------------------- */
+
+apr_status_t abb_visit_name(const abb_visit_t *visit, char kind, const void *bytes, apr_size_t size,
+                            apr_uint64_t *name, abb_error_t *err)
+{
+    unsigned char code[ABB_CRYPTO_KEY_SIZE];
+    char *text = apr_palloc(visit->pool, size + 1);
+    apr_status_t status;
+
+    text[0] = kind;
+    memcpy(text + 1, bytes, size);
+    status = abb_crypto_authenticate(&visit->site->throttle_key, text, size + 1, code, err);
+    memcpy(name, code, sizeof(*name));
+    return status;
+}
+
+/* What of a client's address is one customer's; a mapped one is an IPv4 address. */
+static const void *network_of(const request_rec *r, apr_size_t *size)
+{
+    static const unsigned char mapped[] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    const unsigned char *address = r->useragent_addr->ipaddr_ptr;
+
+    *size = (apr_size_t)r->useragent_addr->ipaddr_len;
+    if (*size <= sizeof(mapped)) {
+        return address;
+    }
+    if (memcmp(address, mapped, sizeof(mapped)) == 0) {
+        *size = IPV4_BYTES;
+        return address + sizeof(mapped);
+    }
+    *size = IPV6_NETWORK_BYTES;
+    return address;
+}
+
+apr_status_t abb_visit_name_network(const abb_visit_t *visit, const request_rec *r, char kind,
+                                    apr_uint64_t *name, abb_error_t *err)
+{
+    apr_size_t size;
+    const void *network = network_of(r, &size);
+
+    return abb_visit_name(visit, kind, network, size, name, err);
 }
 
 /* ---- waiting ------------------------------------------------------------- */
