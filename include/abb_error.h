@@ -66,6 +66,9 @@
 /* A command-line client's credential lacks a scope: its owner must act. */
 #define ABB_EPRIVILEGE (ABB_ERROR_BASE + 21)
 
+/* So many codes of one address were wrong that no more of it are sent for a while. */
+#define ABB_ECODES (ABB_ERROR_BASE + 22)
+
 /* What went wrong. Lifetime: the caller's; holds no pointers. */
 typedef struct abb_error_t {
     /* APR_SUCCESS while nothing went wrong, else an APR code or a reason above. */

@@ -79,4 +79,14 @@ abb_throttle_answer_t abb_throttle_begin(abb_throttle_t *throttle,
 void abb_throttle_settle(abb_throttle_t *throttle, const abb_throttle_try_t *attempt, int reason,
                          apr_time_t now);
 
+/*
+ * For what needs no verdict, and where nobody may have to wait because others try at
+ * the same time: how long an address waits that was wrong ABB_THROTTLE_ADDRESS_MAX
+ * times within a minute, in microseconds, 0 not at all; and that it was wrong once
+ * more. Counts for no account and not among all.
+ */
+apr_interval_time_t abb_throttle_wait(const abb_throttle_t *throttle, apr_uint64_t address,
+                                      apr_time_t now);
+void abb_throttle_note_wrong(abb_throttle_t *throttle, apr_uint64_t address, apr_time_t now);
+
 #endif

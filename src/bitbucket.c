@@ -68,6 +68,12 @@ static apr_status_t ask_for_tokens(const abb_bitbucket_round_t *round, int asked
                : status;
 }
 
+/*
+ * Anybody can bring a code, and Bitbucket may limit those who bring wrong ones. A
+ * pause that it asks for then is for codes, as if one account had them all.
+ */
+#define CODES "codes"
+
 apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const char *code,
                                          apr_time_t now, abb_tokens_t *tokens, apr_pool_t *p,
                                          abb_error_t *err)
@@ -75,7 +81,7 @@ apr_status_t abb_bitbucket_exchange_code(const abb_bitbucket_t *bitbucket, const
     const char *form =
         apr_pstrcat(p, "grant_type=authorization_code&code=", abb_text_percent_encode(code, p),
                     "&redirect_uri=", abb_text_percent_encode(bitbucket->redirect_uri, p), NULL);
-    abb_bitbucket_round_t round = abb_bitbucket_begin_round(bitbucket, NULL);
+    abb_bitbucket_round_t round = abb_bitbucket_begin_round(bitbucket, CODES);
 
     return ask_for_tokens(&round, ABB_ASKED_CODE, form, now, tokens, p, err);
 }

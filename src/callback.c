@@ -15,6 +15,8 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 /* When to come back who found too many waiting. */
 #define CROWD_RETRY_AFTER apr_time_from_sec(2)
+/* A kind of name; see abb_visit_name. Addresses bring credentials under another. */
+#define CODE_ADDRESS_NAME 'c'
 
 /* Whoever is told why has not signed in. */
 static int fail(const abb_visit_t *visit, request_rec *r, const abb_error_t *err,
@@ -219,6 +221,20 @@ static int refuse_crowd(abb_visit_t *visit, request_rec *r, const abb_ticket_t *
     return fail(visit, r, &err, ticket->return_path);
 }
 
+/* Codes that anybody can make up cost a call each: an address may bring so many wrong ones. */
+static apr_status_t check_address(const abb_visit_t *visit, apr_uint64_t address, abb_error_t *err)
+{
+    apr_interval_time_t wait = abb_throttle_wait(visit->site->throttle, address, apr_time_now());
+
+    if (wait) {
+        abb_error_set(err, ABB_ECODES, "%d codes from this address were wrong within a minute",
+                      ABB_THROTTLE_ADDRESS_MAX);
+        err->retry_after = wait;
+        return ABB_ECODES;
+    }
+    return APR_SUCCESS;
+}
+
 /* Send the code, unless another request with it came first. */
 static apr_status_t use_code(abb_visit_t *visit, request_rec *r,
                              const abb_login_callback_t *callback, const abb_ticket_t *ticket,
@@ -233,11 +249,28 @@ static apr_status_t use_code(abb_visit_t *visit, request_rec *r,
                                "another request has already sent the code of this sign-in");
 }
 
+/* Others from there may have been found wrong while this one waited for its place. */
+static apr_status_t send_code(abb_visit_t *visit, request_rec *r,
+                              const abb_login_callback_t *callback, const abb_ticket_t *ticket,
+                              apr_uint64_t address, abb_login_result_t *result, abb_error_t *err)
+{
+    apr_status_t status = check_address(visit, address, err);
+
+    if (status == APR_SUCCESS) {
+        status = use_code(visit, r, callback, ticket, result, err);
+    }
+    if (status == ABB_EGRANT) {
+        abb_throttle_note_wrong(visit->site->throttle, address, apr_time_now());
+    }
+    return status;
+}
+
 static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_callback_t *callback,
                         const abb_ticket_t *ticket, const char *ticket_cookie)
 {
     abb_login_result_t result;
     abb_gate_place_t place;
+    apr_uint64_t address;
     abb_error_t err;
     apr_status_t status;
 
@@ -246,12 +279,19 @@ static int finish_login(abb_visit_t *visit, request_rec *r, const abb_login_call
         abb_request_delete_cookie(r, &visit->site->cookies, ticket_cookie);
         return fail(visit, r, &err, ticket->return_path);
     }
+    /* As below: the code is not used, and the same address works later. */
+    if (abb_visit_name_network(visit, r, CODE_ADDRESS_NAME, &address, &err) != APR_SUCCESS ||
+        check_address(visit, address, &err) != APR_SUCCESS) {
+        return fail(visit, r, &err, ticket->return_path);
+    }
     if (!abb_visit_enter_patiently(visit, &place)) {
         return refuse_crowd(visit, r, ticket);
     }
-    abb_request_delete_cookie(r, &visit->site->cookies, ticket_cookie);
-    status = use_code(visit, r, callback, ticket, &result, &err);
+    status = send_code(visit, r, callback, ticket, address, &result, &err);
     abb_visit_leave(visit, &place);
+    if (status != ABB_ECODES) {
+        abb_request_delete_cookie(r, &visit->site->cookies, ticket_cookie);
+    }
     if (status == APR_SUCCESS) {
         return welcome(visit, r, &result);
     }

@@ -28,6 +28,7 @@ static const struct {
     {ABB_ELOOP, "loop"},
     {ABB_ECREDENTIAL, "credential"},
     {ABB_ETHROTTLED, "throttled"},
+    {ABB_ECODES, "codes"},
     {ABB_EPRIVILEGE, "privilege"},
 };
 

@@ -63,6 +63,10 @@ static const meaning_t meanings[] = {
     {ABB_ETHROTTLED, HTTP_TOO_MANY_REQUESTS, APLOG_INFO, "Too many wrong credentials",
      "So many credentials were wrong that this site looks at no others for a while.",
      "Wait as long as Retry-After says."},
+    {ABB_ECODES, HTTP_TOO_MANY_REQUESTS, APLOG_INFO, "Too many sign-ins failed",
+     "So many sign-ins from your network brought something that Bitbucket does not accept that "
+     "this site takes no more from there for a moment. Whoever is signed in stays so.",
+     "Wait a minute and load this page again."},
     {ABB_EPRIVILEGE, HTTP_FORBIDDEN, APLOG_INFO, "This token may do too little",
      "Bitbucket does not tell this site what it needs to know with your token.",
      "Make an API token with the scope that is missing."},

@@ -227,6 +227,14 @@ static apr_uint64_t *find_counter(const abb_throttle_t *throttle, const counter_
     return oldest;
 }
 
+/* For how long none is tried; 0: so many were not wrong. */
+static apr_interval_time_t wait_of(apr_uint64_t word, const counter_t *counter, apr_time_t now)
+{
+    return is_counting(word, counter->name, now) && wrong(word) >= counter->most
+               ? ABB_THROTTLE_TIME - apr_time_from_sec(counter_age(word, now))
+               : 0;
+}
+
 /* One more under way, if there may be. */
 static abb_throttle_answer_t count_begin(const abb_throttle_t *throttle, const counter_t *counter,
                                          apr_time_t now, apr_interval_time_t *wait)
@@ -236,11 +244,10 @@ static abb_throttle_answer_t count_begin(const abb_throttle_t *throttle, const c
     apr_uint64_t word;
 
     do {
-        word = is_counting(seen, counter->name, now) ? seen : new_counter(counter->name, now);
-        if (wrong(word) >= counter->most) {
-            *wait = ABB_THROTTLE_TIME - apr_time_from_sec(counter_age(word, now));
+        if ((*wait = wait_of(seen, counter, now))) {
             return ABB_THROTTLE_STOP;
         }
+        word = is_counting(seen, counter->name, now) ? seen : new_counter(counter->name, now);
         if (wrong(word) + under_way(word) >= counter->most) {
             return ABB_THROTTLE_LATER;
         }
@@ -312,4 +319,21 @@ void abb_throttle_settle(abb_throttle_t *throttle, const abb_throttle_try_t *att
         swap(place, &seen, 0);
     }
     count_end_all(throttle, counters, count, reason >= 0, now);
+}
+
+/* ---- tries of no secret -------------------------------------------------- */
+
+apr_interval_time_t abb_throttle_wait(const abb_throttle_t *throttle, apr_uint64_t address,
+                                      apr_time_t now)
+{
+    counter_t counter = {address, ABB_THROTTLE_ADDRESS_MAX, 1};
+
+    return wait_of(load(find_counter(throttle, &counter, now)), &counter, now);
+}
+
+void abb_throttle_note_wrong(abb_throttle_t *throttle, apr_uint64_t address, apr_time_t now)
+{
+    counter_t counter = {address, ABB_THROTTLE_ADDRESS_MAX, 1};
+
+    count_end(throttle, &counter, 1, now);
 }

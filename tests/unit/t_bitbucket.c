@@ -1187,6 +1187,25 @@ static void a_limited_account_is_left_alone(void **state)
     assert_int_equal(ask_visitor(site, NULL, 0).status, APR_SUCCESS);
 }
 
+/* Anybody can make codes up. */
+static void limited_codes_pause_codes_alone(void **state)
+{
+    site_t *site = *state;
+
+    give_traffic(site);
+    server_add(site->server,
+               server_answer(SITE_POST_TOKEN, 429, "Retry-After: 30\r\n", "", site->p));
+    for (int i = 0; i < 5; ++i) {
+        assert_int_equal(ask_tokens(site, CODE).status, ABB_ELIMIT);
+    }
+    assert_int_equal(server_count(site->server, ""), 1);
+    server_forget_rules(site->server);
+    site_add_ada(site);
+    assert_int_equal(ask_tokens(site, CODE).status, ABB_ELIMIT);
+    assert_int_equal(ask_tokens(site, REFRESH).status, APR_SUCCESS);
+    assert_int_equal(ask_visitor(site, NULL, 0).status, APR_SUCCESS);
+}
+
 /* ---- probes -------------------------------------------------------------- */
 
 static void add_once(site_t *site, const char *wanted, int status, const char *body)
@@ -1430,6 +1449,7 @@ int main(void)
         SITE_TEST(any_answer_counts_as_one),
         SITE_TEST(pages_that_are_no_api_are_no_answer),
         SITE_TEST(a_limited_account_is_left_alone),
+        SITE_TEST(limited_codes_pause_codes_alone),
         SITE_TEST(explicit_permissions_are_asked),
         SITE_TEST(answers_about_repositories_are_read_strictly),
         SITE_TEST(a_client_is_probed),

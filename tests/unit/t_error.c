@@ -27,6 +27,7 @@ static const struct {
     {ABB_ELOOP, "loop"},
     {ABB_ECREDENTIAL, "credential"},
     {ABB_ETHROTTLED, "throttled"},
+    {ABB_ECODES, "codes"},
     {ABB_EPRIVILEGE, "privilege"},
 };
 
@@ -138,8 +139,8 @@ static void each_reason_has_its_stable_word(void **state)
 static void foreign_codes_have_the_common_word(void **state)
 {
     static const apr_status_t foreign[] = {
-        APR_SUCCESS, APR_ENOMEM,     APR_NOTFOUND,       APR_EINVAL, APR_TIMEUP,
-        -1,          ABB_ERROR_BASE, ABB_EPRIVILEGE + 1, 0x7fffffff,
+        APR_SUCCESS, APR_ENOMEM,     APR_NOTFOUND,   APR_EINVAL, APR_TIMEUP,
+        -1,          ABB_ERROR_BASE, ABB_ECODES + 1, 0x7fffffff,
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(foreign); ++i) {

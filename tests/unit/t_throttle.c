@@ -226,6 +226,21 @@ static void processes_share_one_limit(void **state)
     assert_int_equal(total, ABB_THROTTLE_ADDRESS_MAX);
 }
 
+static void tries_of_no_secret_count_for_their_address_alone(void **state)
+{
+    abb_throttle_t *throttle = make(*state);
+    abb_throttle_try_t attempt = attempt_of(1, 2, 1);
+
+    for (int i = 0; i < ABB_THROTTLE_ALL_MAX; ++i) {
+        assert_int_equal(abb_throttle_wait(throttle, name(1), NOW + SECONDS(10)),
+                         i < ABB_THROTTLE_ADDRESS_MAX ? 0 : SECONDS(50));
+        abb_throttle_note_wrong(throttle, name(1), NOW);
+    }
+    assert_int_equal(abb_throttle_wait(throttle, name(1), NOW + SECONDS(60)), 0);
+    assert_int_equal(abb_throttle_wait(throttle, name(2), NOW), 0);
+    assert_int_equal(begin_try(throttle, &attempt, NOW), ABB_THROTTLE_GO);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +253,7 @@ int main(void)
         UNIT_TEST(a_jump_of_the_clock_locks_nobody_out),
         UNIT_TEST(a_flood_fills_no_table),
         UNIT_TEST(processes_share_one_limit),
+        UNIT_TEST(tries_of_no_secret_count_for_their_address_alone),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);
