@@ -26,6 +26,7 @@
 #include "abb_endpoints.h"
 #include "abb_interface.h"
 #include "abb_log.h"
+#include "abb_manager.h"
 #include "abb_memory.h"
 #include "abb_reply.h"
 #include "abb_rules.h"
@@ -213,6 +214,7 @@ static void register_hooks(apr_pool_t *p)
     abb_visit_register_filter();
 
     ap_hook_handler(abb_status_handle, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_handler(abb_manager_handle, NULL, NULL, APR_HOOK_MIDDLE);
     abb_status_register(p);
     abb_rules_register(p);
     abb_interface_register();

@@ -56,6 +56,8 @@ typedef struct abb_page_t {
     const char *advice;
     abb_page_fact_t facts[ABB_PAGE_FACTS_MAX];
     int fact_count;
+    /* Markup behind the facts, a table or forms: the caller has escaped what it holds. */
+    const char *markup;
     abb_page_link_t links[ABB_PAGE_LINKS_MAX];
     int link_count;
     /* A form with one button, sent by POST, with hidden `token` and `return`. */

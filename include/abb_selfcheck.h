@@ -3,7 +3,8 @@
  *
  * `httpd -t -D DUMP_BITBUCKET` prints what each site is, where its settings come
  * from, and what should be looked at. `-D CHECK_BITBUCKET` asks Bitbucket and the
- * session cache whether they can be worked with. Nothing secret is printed.
+ * session cache whether they can be worked with; `-D VERIFY_BITBUCKET` reads the file of
+ * sessions and asks nobody. Nothing secret is printed.
  */
 #ifndef ABB_SELFCHECK_H
 #define ABB_SELFCHECK_H

@@ -19,6 +19,8 @@
 #define ABB_SESSION_TAG_SIZE 9
 /* How long a slug is held to its uuid without being used. */
 #define ABB_SESSION_PIN_LIFETIME apr_time_from_sec(366 * 86400LL)
+/* The largest limit that an account's sessions may have, and the one where none is set. */
+#define ABB_SESSION_PER_ACCOUNT_MAX 1000
 /* A record is touched at most once in this time. */
 #define ABB_SESSION_TOUCH_INTERVAL apr_time_from_sec(60)
 
@@ -40,6 +42,8 @@ typedef struct abb_sessions_t {
     unsigned char audience_hash[ABB_CRYPTO_KEY_SIZE];
     apr_interval_time_t idle_timeout;
     apr_interval_time_t absolute_timeout;
+    /* How many sessions an account may have; 0: any number. See abb_index.h. */
+    int max_per_account;
 } abb_sessions_t;
 
 /* What a record of the store is: the first byte of what its key is the hash of. */
@@ -53,6 +57,8 @@ typedef enum {
     ABB_SESSION_KIND_PIN = 'P',
     /* A form, see abb_draft.h. */
     ABB_SESSION_KIND_FORM = 'F',
+    /* Which sessions an account has, see abb_index.h. */
+    ABB_SESSION_KIND_INDEX = 'I',
 } abb_session_kind_t;
 
 /* A session as a request sees it. Lifetime: the pool it was found in. */
@@ -165,6 +171,9 @@ apr_status_t abb_session_drop(const abb_sessions_t *sessions, const abb_session_
 apr_status_t abb_session_find_key(const abb_sessions_t *sessions, abb_session_kind_t kind,
                                   const void *id, apr_size_t id_size, abb_store_key_t *key,
                                   abb_error_t *err);
+
+/* The name of the session with this key in logs. */
+void abb_session_tag_of(const abb_store_key_t *key, char tag[ABB_SESSION_TAG_SIZE]);
 
 /*
  * A proof that a form came from a page shown to this session: only who knows

@@ -64,6 +64,13 @@ typedef struct abb_store_figures_t {
 
 typedef struct abb_store_t abb_store_t;
 
+/*
+ * Shown one record of a walk: its key, open part and times. Valid during the call, which
+ * may use the store.
+ */
+typedef void (*abb_store_look_t)(void *context, const abb_store_key_t *key,
+                                 const abb_store_record_t *record);
+
 /* What an engine implements; each member does what the function of its name says. */
 typedef struct abb_store_methods_t {
     apr_status_t (*get)(void *engine, const abb_store_key_t *key, abb_store_parts_t parts,
@@ -86,6 +93,9 @@ typedef struct abb_store_methods_t {
     apr_int64_t (*take_evictions)(void *engine, apr_time_t now);
     /* NULL where nothing can be done ahead. */
     void (*expect)(void *engine, const abb_store_key_t *key, apr_uint32_t place);
+    /* NULL where nobody can tell what is there. */
+    apr_status_t (*walk)(void *engine, apr_time_t now, abb_store_look_t look, void *context,
+                         apr_pool_t *p, abb_error_t *err);
 } abb_store_methods_t;
 
 struct abb_store_t {
@@ -165,6 +175,18 @@ apr_status_t abb_store_fail(const abb_store_t *store, const abb_store_key_t *key
 
 /* End a record. Errors: APR_NOTFOUND; ABB_ESTORE. */
 apr_status_t abb_store_drop(const abb_store_t *store, const abb_store_key_t *key, abb_error_t *err);
+
+/* Whether the store can tell what is in it. */
+int abb_store_can_walk(const abb_store_t *store);
+
+/*
+ * Look at every record that lives at `now`. One that comes or goes meanwhile is seen or
+ * not; no other is left out. Takes time in proportion to all that is there, and keeps
+ * nobody waiting. Temporary memory from p.
+ * Errors: APR_ENOTIMPL the store cannot be walked; ABB_ESTORE.
+ */
+apr_status_t abb_store_walk(const abb_store_t *store, apr_time_t now, abb_store_look_t look,
+                            void *context, apr_pool_t *p, abb_error_t *err);
 
 /* Read the figures; they need not be of one instant. */
 void abb_store_figures(const abb_store_t *store, abb_store_figures_t *figures);

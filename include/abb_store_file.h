@@ -95,6 +95,9 @@ apr_status_t abb_store_file_write_keys(const abb_store_file_t *file,
  */
 apr_status_t abb_store_file_proof_key(const abb_crypto_key_t *key, abb_store_shm_proof_key_t *proof,
                                       abb_error_t *err);
+/* The same for each key of a ring. */
+apr_status_t abb_store_file_proof_keys(const abb_crypto_keyring_t *ring,
+                                       abb_store_shm_proof_key_t *proofs, abb_error_t *err);
 
 /*
  * Make FILE.new of this size and map it. Its room on the disk is taken, so that
@@ -113,6 +116,15 @@ apr_status_t abb_store_file_begin(abb_store_file_t *file, apr_size_t size, apr_p
 apr_status_t abb_store_file_import(abb_store_file_t *file, const abb_store_t *store,
                                    const abb_store_shm_proof_key_t *keys, int key_count,
                                    apr_time_t now, abb_store_file_report_t *report, apr_pool_t *p,
+                                   abb_error_t *err);
+
+/*
+ * See what a start would find at an absolute path, with the key beside it; changes
+ * nothing and takes no lock. report->refused says why a start would not use it.
+ * Lifetime of the texts: p. Errors: ABB_ESTORE it cannot be read.
+ */
+apr_status_t abb_store_file_survey(const char *path, apr_time_t now,
+                                   abb_store_file_report_t *report, apr_pool_t *p,
                                    abb_error_t *err);
 
 /*

@@ -91,6 +91,14 @@ apr_status_t abb_store_shm_import(const abb_store_t *store, const void *image,
                                   abb_error_t *err);
 
 /*
+ * See what an import would find, and take nothing over: result->kept are the living
+ * records. Memory as there. Errors: APR_ENOMEM.
+ */
+apr_status_t abb_store_shm_survey(const void *image, apr_size_t image_size,
+                                  const abb_store_shm_proof_key_t *keys, int key_count,
+                                  apr_time_t now, abb_store_shm_import_t *result);
+
+/*
  * Check every chain of a segment: each block is in exactly one place, lists are
  * closed, counts agree. Returns NULL when all is well, else a static sentence.
  * For tests. Takes the lock.

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "abb_credential.h"
+#include "abb_index.h"
 #include "abb_log.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -119,6 +120,7 @@ static apr_status_t ask(abb_visit_t *visit, const candidate_t *candidate, abb_er
                                                     .is_basic = credential->is_basic}};
     abb_bitbucket_visitor_t visitor;
     abb_record_t record;
+    int ended;
     apr_status_t status =
         abb_bitbucket_fetch(&visit->site->bitbucket, &private_part.tokens, &question,
                             apr_time_now(), &visitor, visit->pool, err);
@@ -130,8 +132,12 @@ static apr_status_t ask(abb_visit_t *visit, const candidate_t *candidate, abb_er
     record.account = visitor.account;
     record.created_at = visit->now;
     private_part.raw_user = visitor.raw_user;
-    return abb_session_create_named(&visit->site->sessions, candidate->id, &record, &private_part,
-                                    visit->now, &visit->session, visit->pool, err);
+    status = abb_session_create_named(&visit->site->sessions, candidate->id, &record, &private_part,
+                                      visit->now, &visit->session, visit->pool, err);
+    return status == APR_SUCCESS
+               ? abb_index_add(&visit->site->sessions, ABB_SESSION_KIND_NAMED, visit->session,
+                               visit->now, &ended, visit->pool, err)
+               : status;
 }
 
 static apr_status_t try_candidate(abb_visit_t *visit, request_rec *r, const candidate_t *candidate,

@@ -7,6 +7,7 @@
 #include <http_log.h>
 #include <http_main.h>
 
+#include "abb_index.h"
 #include "abb_log.h"
 #include "abb_news.h"
 #include "abb_text.h"
@@ -183,12 +184,40 @@ static void tell_of_missing_scopes(const abb_visit_t *visit, request_rec *r, con
     abb_news_scopes(r->server, visit->site->bitbucket.traffic, missing, labels);
 }
 
+/* Where an account may have so many sessions only, the first of more ends. */
+static apr_status_t note_session(const abb_visit_t *visit, request_rec *r,
+                                 const abb_session_t *session, abb_error_t *err)
+{
+    const abb_sessions_t *sessions = &visit->site->sessions;
+    int ended;
+    apr_status_t status =
+        abb_index_add(sessions, ABB_SESSION_KIND, session, apr_time_now(), &ended, r->pool, err);
+
+    if (ended > 0) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                      ABB_LOGNO(0208) "ended for a newer session; account=%s count=%d limit=%d",
+                      session->record.account.uuid, ended,
+                      sessions->max_per_account ? sessions->max_per_account
+                                                : ABB_SESSION_PER_ACCOUNT_MAX);
+    }
+    if (status != APR_SUCCESS) {
+        abb_session_drop(sessions, session, NULL);
+    }
+    return status;
+}
+
 static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t *result)
 {
     const abb_account_t *account = &result->session->record.account;
     const char *workspaces = abb_identity_workspaces(&result->session->record, r->pool);
 
+    abb_error_t err;
+
+    abb_error_clear(&err);
     end_previous_session(visit, r);
+    if (note_session(visit, r, result->session, &err) != APR_SUCCESS) {
+        return fail(visit, r, &err, result->return_path);
+    }
     warn_of_full_store(visit, r);
     count_sign_in(visit, r);
     abb_request_set_cookie(r, &visit->site->cookies, visit->site->cookies.session_name,

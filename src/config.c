@@ -34,6 +34,7 @@ void *abb_config_create_server(apr_pool_t *p, server_rec *s)
     conf->idle_timeout = conf->absolute_timeout = UNSET;
     conf->soft_age = conf->hard_age = UNSET;
     conf->max_logins = UNSET;
+    conf->max_sessions = UNSET;
     conf->header_encoding = UNSET;
     conf->cache.size = ABB_CONFIG_STORE_SIZE;
     conf->cache.near_age = NEAR_AGE_DEFAULT;
@@ -77,6 +78,7 @@ void *abb_config_merge_server(apr_pool_t *p, void *base_config, void *over_confi
     INHERIT_NUMBER(soft_age);
     INHERIT_NUMBER(hard_age);
     INHERIT_NUMBER(max_logins);
+    INHERIT_NUMBER(max_sessions);
     INHERIT_POINTER(session_keys);
     return merged;
 }
@@ -522,19 +524,34 @@ static const char *set_membership_max_age(cmd_parms *cmd, void *directory, const
     return message;
 }
 
-static const char *set_max_logins(cmd_parms *cmd, void *directory, const char *value)
+/* A number from 1 up. */
+static const char *set_number(cmd_parms *cmd, const char *value, int most, int *number)
 {
     apr_size_t length = strlen(value);
-    apr_int64_t number =
-        length < 6 && strspn(value, "0123456789") == length ? apr_atoi64(value) : 0;
+    apr_int64_t read = length < 6 && strspn(value, "0123456789") == length ? apr_atoi64(value) : 0;
 
-    if (number < 1 || number > ABB_GATE_PLACES_MAX) {
+    if (read < 1 || read > most) {
         return fault(cmd, value,
-                     apr_psprintf(cmd->temp_pool, "is out of range: allowed are 1 to %d",
-                                  ABB_GATE_PLACES_MAX));
+                     apr_psprintf(cmd->temp_pool, "is out of range: allowed are 1 to %d", most));
     }
-    configure(cmd)->max_logins = (int)number;
+    *number = (int)read;
     return NULL;
+}
+
+static const char *set_max_logins(cmd_parms *cmd, void *directory, const char *value)
+{
+    return set_number(cmd, value, ABB_GATE_PLACES_MAX, &configure(cmd)->max_logins);
+}
+
+static const char *set_max_sessions(cmd_parms *cmd, void *directory, const char *value)
+{
+    int *number = &configure(cmd)->max_sessions;
+
+    if (strcasecmp(value, "none") == 0) {
+        *number = 0;
+        return NULL;
+    }
+    return set_number(cmd, value, ABB_SESSION_PER_ACCOUNT_MAX, number);
 }
 
 static const char *set_session_keys(cmd_parms *cmd, void *directory, int count,
@@ -865,6 +882,8 @@ const command_rec abb_config_commands[] = {
                    "how long a session lives unused, and in all"),
     AP_INIT_TAKE12("AuthBitbucketMembershipMaxAge", set_membership_max_age, NULL, RSRC_CONF,
                    "how old what Bitbucket said may be before it is asked again, and at most"),
+    AP_INIT_TAKE1("AuthBitbucketMaxSessionsPerUser", set_max_sessions, NULL, RSRC_CONF,
+                  "how many sessions one account may have; the oldest ends, or 'none'"),
     AP_INIT_TAKE1("AuthBitbucketMaxLogins", set_max_logins, NULL, RSRC_CONF,
                   "how many sign-ins and other requests may wait for Bitbucket at once"),
     AP_INIT_TAKE_ARGV("AuthBitbucketSessionKey", set_session_keys, NULL, RSRC_CONF,

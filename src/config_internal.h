@@ -48,6 +48,7 @@ typedef struct server_config_t {
     apr_interval_time_t soft_age;
     apr_interval_time_t hard_age;
     int max_logins;
+    int max_sessions;
     /* Specifications of secrets, const char *. */
     const apr_array_header_t *session_keys;
     /* Of the main server only. */

@@ -428,6 +428,7 @@ static int settle_sessions(const settling_t *settling, abb_site_t *site)
 
     value_or(&sessions->idle_timeout, conf->idle_timeout, IDLE_TIMEOUT_DEFAULT);
     value_or(&sessions->absolute_timeout, conf->absolute_timeout, ABSOLUTE_TIMEOUT_DEFAULT);
+    sessions->max_per_account = conf->max_sessions == UNSET ? 0 : conf->max_sessions;
     if (sessions->idle_timeout > sessions->absolute_timeout) {
         return bad_setting(settling, "AuthBitbucketSessionTimeout",
                            "idle is longer than absolute (7d unless said): write both");

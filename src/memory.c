@@ -125,17 +125,6 @@ static apr_status_t settle_file_keys(abb_memory_segment_t *next, apr_pool_t *p, 
                : abb_store_file_write_keys(&next->file, &next->keys, p, err);
 }
 
-static apr_status_t derive_proofs(const abb_crypto_keyring_t *ring,
-                                  abb_store_shm_proof_key_t *proofs, abb_error_t *err)
-{
-    apr_status_t status = APR_SUCCESS;
-
-    for (int i = 0; i < ring->count && status == APR_SUCCESS; ++i) {
-        status = abb_store_file_proof_key(&ring->keys[i], &proofs[i], err);
-    }
-    return status;
-}
-
 /* ---- a place for sessions ------------------------------------------------ */
 
 static apr_status_t begin_anonymous(server_rec *s, abb_memory_segment_t *next, abb_error_t *err)
@@ -324,7 +313,7 @@ static apr_status_t take_over(server_rec *s, abb_memory_segment_t *next, const a
     abb_store_shm_import_t moved;
     abb_store_file_report_t found;
     int count = next->keys.count;
-    apr_status_t status = derive_proofs(&next->keys, proofs, err);
+    apr_status_t status = abb_store_file_proof_keys(&next->keys, proofs, err);
 
     if (status == APR_SUCCESS && old->bytes &&
         (status = abb_store_shm_import(store, old->bytes, old->size, proofs, count, apr_time_now(),

@@ -35,6 +35,20 @@ static const char style[] =
     "outline-offset:2px}"
     ".reference{margin:1.5rem 0 0;padding-top:1rem;border-top:1px solid var(--line);"
     "color:var(--soft);font-size:.875rem}"
+    ".wide{overflow-x:auto}"
+    "table{width:100%;border-collapse:collapse;font-size:.875rem;white-space:nowrap}"
+    "th{font-weight:400;color:var(--soft)}"
+    "th,td{padding:.375rem .75rem .375rem 0;border-top:1px solid var(--line);text-align:left}"
+    "thead th{border:0}td form{margin:0}td:last-child{padding-right:0;text-align:right}"
+    "td button{font:inherit;padding:.2rem .6rem;border-radius:6px;border:1px solid var(--line);"
+    "background:none;color:var(--accent);cursor:pointer}"
+    ".ask{display:flex;flex-wrap:wrap;gap:.5rem;margin:0 0 1.25rem}"
+    ".ask label{flex-basis:100%;color:var(--soft);font-size:.875rem}"
+    ".ask input{font:inherit;flex:1 1 14rem;min-width:0;padding:.5rem .6rem;border-radius:8px;"
+    "border:1px solid var(--line);background:var(--paper);color:var(--ink)}"
+    ".ask button,details button{font:inherit;padding:.5rem 1rem;border-radius:8px;"
+    "border:1px solid var(--line);background:none;color:var(--accent);cursor:pointer}"
+    "summary{cursor:pointer;color:var(--soft)}details p{margin:.5rem 0 .75rem}"
     "code{font:.9375em ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}";
 /* clang-format on */
 
@@ -215,7 +229,8 @@ const char *abb_page_html(const abb_page_t *page, apr_pool_t *p)
         "</style>\n</head>\n<body>\n<main>\n",
         element("<p class=\"site\">", page->site, "</p>\n", p),
         element("<h1>", page->heading, "</h1>\n", p), element("<p>", page->text, "</p>\n", p),
-        element("<p>", page->advice, "</p>\n", p), facts_html(page, p), actions_html(page, p),
+        element("<p>", page->advice, "</p>\n", p), facts_html(page, p),
+        page->markup ? page->markup : "", actions_html(page, p),
         element("<p class=\"reference\">Reference <code>", page->reference, "</code></p>\n", p),
         "</main>\n</body>\n</html>\n", NULL);
 }

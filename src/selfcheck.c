@@ -9,6 +9,7 @@
 
 #define DUMP "DUMP_BITBUCKET"
 #define CHECK "CHECK_BITBUCKET"
+#define VERIFY "VERIFY_BITBUCKET"
 
 /* ---- the tree of directives ---------------------------------------------- */
 
@@ -138,10 +139,6 @@ static void check(abb_selfcheck_t *look, const apr_array_header_t *servers)
 {
     abb_selfcheck_ask_for_server(look);
     abb_selfcheck_ask_for_sites(look, servers);
-    /* httpd ends with 0 whatever a test of ours finds, and hears of nothing else. */
-    if (look->failures) {
-        exit(1);
-    }
 }
 
 static void run(abb_selfcheck_t *look)
@@ -152,8 +149,15 @@ static void run(abb_selfcheck_t *look)
     if (servers->nelts && ap_exists_config_define(DUMP)) {
         dump(look, servers);
     }
+    if (servers->nelts && ap_exists_config_define(VERIFY)) {
+        abb_selfcheck_verify(look);
+    }
     if (servers->nelts && ap_exists_config_define(CHECK)) {
         check(look, servers);
+    }
+    /* httpd ends with 0 whatever a test of ours finds, and hears of nothing else. */
+    if (look->failures) {
+        exit(1);
     }
 }
 
@@ -161,7 +165,8 @@ void abb_selfcheck_run(apr_pool_t *p, server_rec *servers)
 {
     abb_selfcheck_t look = {.main_server = servers, .pool = p};
 
-    if ((ap_exists_config_define(DUMP) || ap_exists_config_define(CHECK)) &&
+    if ((ap_exists_config_define(DUMP) || ap_exists_config_define(CHECK) ||
+         ap_exists_config_define(VERIFY)) &&
         apr_file_open_stdout(&look.out, p) == APR_SUCCESS) {
         run(&look);
     }

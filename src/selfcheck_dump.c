@@ -179,6 +179,10 @@ static void print_times(const abb_selfcheck_t *look)
                   apr_psprintf(look->pool, "unused for %s, or after %s",
                                text_of(look, site->sessions.idle_timeout),
                                text_of(look, site->sessions.absolute_timeout)));
+    print_setting(look, "for each account", "AuthBitbucketMaxSessionsPerUser",
+                  site->sessions.max_per_account ? apr_psprintf(look->pool, "at most %d sessions",
+                                                                site->sessions.max_per_account)
+                                                 : "any number of sessions");
     print_setting(look, "roles are asked", "AuthBitbucketMembershipMaxAge",
                   apr_psprintf(look->pool, "again after %s, none older than %s is used",
                                text_of(look, site->ages.soft), text_of(look, site->ages.hard)));

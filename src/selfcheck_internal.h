@@ -27,6 +27,9 @@ typedef struct abb_selfcheck_t {
 void abb_selfcheck_ask_for_server(abb_selfcheck_t *look);
 void abb_selfcheck_ask_for_sites(abb_selfcheck_t *look, const apr_array_header_t *servers);
 
+/* Look at the file of sessions, if they have one. */
+void abb_selfcheck_verify(abb_selfcheck_t *look);
+
 /* Look at one of the servers with a site. */
 void abb_selfcheck_choose(abb_selfcheck_t *look, server_rec *s);
 

@@ -42,21 +42,30 @@ typedef struct {
     char tag[ABB_SESSION_TAG_SIZE - 1];
 } name_t;
 
+void abb_session_tag_of(const abb_store_key_t *key, char tag[ABB_SESSION_TAG_SIZE])
+{
+    static const char digits[] = "0123456789abcdef";
+
+    for (int i = 0; i < ABB_SESSION_TAG_SIZE / 2; ++i) {
+        tag[2 * i] = digits[key->bytes[i] >> 4];
+        tag[2 * i + 1] = digits[key->bytes[i] & 0xf];
+    }
+    tag[ABB_SESSION_TAG_SIZE - 1] = '\0';
+}
+
 /* Fill in what follows from the id. */
 static apr_status_t complete_name(const abb_sessions_t *sessions, abb_session_kind_t kind,
                                   name_t *name, abb_error_t *err)
 {
-    static const char digits[] = "0123456789abcdef";
+    char tag[ABB_SESSION_TAG_SIZE];
     apr_status_t status =
         abb_session_find_key(sessions, kind, name->id, sizeof(name->id), &name->key, err);
 
     if (status != APR_SUCCESS) {
         return status;
     }
-    for (int i = 0; i < ABB_SESSION_TAG_SIZE / 2; ++i) {
-        name->tag[2 * i] = digits[name->key.bytes[i] >> 4];
-        name->tag[2 * i + 1] = digits[name->key.bytes[i] & 0xf];
-    }
+    abb_session_tag_of(&name->key, tag);
+    memcpy(name->tag, tag, sizeof(name->tag));
     name->place = 0;
     return APR_SUCCESS;
 }

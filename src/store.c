@@ -64,6 +64,19 @@ apr_status_t abb_store_drop(const abb_store_t *store, const abb_store_key_t *key
     return store->methods->drop(store->engine, key, err);
 }
 
+int abb_store_can_walk(const abb_store_t *store)
+{
+    return store->methods->walk != NULL;
+}
+
+apr_status_t abb_store_walk(const abb_store_t *store, apr_time_t now, abb_store_look_t look,
+                            void *context, apr_pool_t *p, abb_error_t *err)
+{
+    return store->methods->walk
+               ? store->methods->walk(store->engine, now, look, context, p, err)
+               : abb_error_set(err, APR_ENOTIMPL, "what the session cache holds cannot be listed");
+}
+
 void abb_store_figures(const abb_store_t *store, abb_store_figures_t *figures)
 {
     store->methods->figures(store->engine, figures);

@@ -415,6 +415,10 @@ static const char *explain_image(abb_store_shm_image_t image, const char **remed
     }
 }
 
+static const char untrusted_remedy[] =
+    "stop httpd, give the file that is kept to the user httpd starts as, mode 0600, put it back if "
+    "nobody else can have changed it, and start";
+
 /* Keep what stands at the path, or refuse to start if nothing shows that it is ours. */
 static apr_status_t refuse(abb_store_file_t *file, const char *complaint, const char *remedy,
                            int is_ours, abb_store_file_report_t *report, abb_error_t *err)
@@ -431,6 +435,15 @@ static apr_status_t refuse(abb_store_file_t *file, const char *complaint, const 
     return APR_SUCCESS;
 }
 
+/* Zeros where the header would be, and something behind them. */
+static void judge_blank(const image_t *image, abb_store_file_report_t *report)
+{
+    report->unreadable = image->unreadable;
+    if (report->records.image == ABB_STORE_SHM_BLANK && !image->is_blank) {
+        report->records.image = ABB_STORE_SHM_NO_STORE;
+    }
+}
+
 static apr_status_t import_image(abb_store_file_t *file, const image_t *image,
                                  const abb_store_t *store, const abb_store_shm_proof_key_t *keys,
                                  int key_count, apr_time_t now, abb_store_file_report_t *report,
@@ -444,11 +457,7 @@ static apr_status_t import_image(abb_store_file_t *file, const image_t *image,
     if (status != APR_SUCCESS) {
         return status;
     }
-    report->unreadable = image->unreadable;
-    /* Zeros where the header would be, and something behind them. */
-    if (report->records.image == ABB_STORE_SHM_BLANK && !image->is_blank) {
-        report->records.image = ABB_STORE_SHM_NO_STORE;
-    }
+    judge_blank(image, report);
     complaint = explain_image(report->records.image, &remedy);
     return complaint ? refuse(file, complaint, remedy,
                               file->is_known || report->records.image != ABB_STORE_SHM_NO_STORE,
@@ -476,10 +485,8 @@ apr_status_t abb_store_file_import(abb_store_file_t *file, const abb_store_t *st
     }
     report->was_there = 1;
     if (complaint) {
-        return refuse(file, complaint,
-                      "stop httpd, give the file that is kept to the user httpd starts as, mode "
-                      "0600, put it back if nobody else can have changed it, and start",
-                      can_be_ours && file->is_known, report, err);
+        return refuse(file, complaint, untrusted_remedy, can_be_ours && file->is_known, report,
+                      err);
     }
     status = load_image(file, descriptor, (apr_size_t)info.st_size, &image, p, err);
     if (status == APR_SUCCESS && image.size > 0) {
@@ -487,6 +494,65 @@ apr_status_t abb_store_file_import(abb_store_file_t *file, const abb_store_t *st
         munmap(image.bytes, image.size);
     }
     report->was_there = image.size > 0 && !image.is_blank;
+    close(descriptor);
+    return status;
+}
+
+/* ---- looking ------------------------------------------------------------- */
+
+static apr_status_t survey_image(const abb_store_file_t *file, int descriptor, apr_size_t size,
+                                 apr_time_t now, abb_store_file_report_t *report, apr_pool_t *p,
+                                 abb_error_t *err)
+{
+    abb_store_shm_proof_key_t keys[ABB_CRYPTO_KEYS_MAX];
+    abb_crypto_keyring_t ring;
+    image_t image;
+    apr_status_t status;
+
+    if ((status = abb_store_file_read_keys(file, &ring, p, err)) != APR_SUCCESS ||
+        (status = abb_store_file_proof_keys(&ring, keys, err)) != APR_SUCCESS ||
+        (status = load_image(file, descriptor, size, &image, p, err)) != APR_SUCCESS) {
+        return status;
+    }
+    if (image.size > 0) {
+        status =
+            abb_store_shm_survey(image.bytes, image.size, keys, ring.count, now, &report->records);
+        munmap(image.bytes, image.size);
+    }
+    if (status != APR_SUCCESS) {
+        return abb_error_set(err, ABB_ESTORE, "there is no memory to read %.200s", file->path);
+    }
+    judge_blank(&image, report);
+    report->was_there = image.size > 0 && !image.is_blank;
+    if (report->was_there) {
+        report->refused = explain_image(report->records.image, &report->remedy);
+    }
+    return APR_SUCCESS;
+}
+
+apr_status_t abb_store_file_survey(const char *path, apr_time_t now,
+                                   abb_store_file_report_t *report, apr_pool_t *p, abb_error_t *err)
+{
+    abb_store_file_t file = {.path = path};
+    const char *complaint;
+    struct stat info;
+    int can_be_ours;
+    int descriptor;
+    apr_status_t status;
+
+    memset(report, 0, sizeof(*report));
+    status =
+        abb_store_file_open_trusted(path, &descriptor, &info, &complaint, &can_be_ours, p, err);
+    if (status != APR_SUCCESS) {
+        return status == APR_NOTFOUND ? APR_SUCCESS : status;
+    }
+    if (complaint) {
+        report->was_there = 1;
+        report->refused = complaint;
+        report->remedy = untrusted_remedy;
+        return APR_SUCCESS;
+    }
+    status = survey_image(&file, descriptor, (apr_size_t)info.st_size, now, report, p, err);
     close(descriptor);
     return status;
 }

@@ -264,3 +264,14 @@ apr_status_t abb_store_file_proof_key(const abb_crypto_key_t *key, abb_store_shm
     abb_crypto_wipe(code, sizeof(code));
     return status;
 }
+
+apr_status_t abb_store_file_proof_keys(const abb_crypto_keyring_t *ring,
+                                       abb_store_shm_proof_key_t *proofs, abb_error_t *err)
+{
+    apr_status_t status = APR_SUCCESS;
+
+    for (int i = 0; i < ring->count && status == APR_SUCCESS; ++i) {
+        status = abb_store_file_proof_key(&ring->keys[i], &proofs[i], err);
+    }
+    return status;
+}

@@ -516,7 +516,7 @@ static apr_int64_t near_take_evictions(void *self, apr_time_t now)
 
 static const abb_store_methods_t methods = {
     near_get,  near_put,  near_replace, near_touch,          near_lease, near_release,
-    near_fail, near_drop, near_figures, near_take_evictions, NULL,
+    near_fail, near_drop, near_figures, near_take_evictions, NULL,       NULL,
 };
 
 void abb_store_near_create(const abb_store_t **store, const abb_store_t *near,

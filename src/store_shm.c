@@ -313,14 +313,13 @@ static stripe_t *near_stripe(header_t *header)
     return &header->stripes[(unsigned)sched_getcpu() % STRIPES];
 }
 
-static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_parts_t parts,
-                            apr_time_t now, abb_store_record_t *record, apr_pool_t *p,
-                            abb_error_t *err)
+/* Without the lock as long as that works. ABB_ECHANGED: the record is damaged. */
+static inline apr_status_t find(abb_segment_t *engine, const abb_store_key_t *key,
+                                abb_store_parts_t parts, apr_time_t now, abb_store_record_t *record,
+                                apr_pool_t *p, abb_error_t *err)
 {
-    abb_segment_t *engine = self;
     apr_uint32_t bucket = abb_segment_bucket_of(engine, key);
     query_t query = {key, parts, now, p, NULL, 0};
-    stripe_t *stripe;
     apr_status_t status = get_unlocked(engine, bucket, &query, record);
 
     if (status == ABB_ECHANGED) {
@@ -329,6 +328,20 @@ static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_pa
         }
         status = look_up(engine, bucket, &query, record);
         abb_segment_unlock(engine);
+    }
+    return status;
+}
+
+static apr_status_t shm_get(void *self, const abb_store_key_t *key, abb_store_parts_t parts,
+                            apr_time_t now, abb_store_record_t *record, apr_pool_t *p,
+                            abb_error_t *err)
+{
+    abb_segment_t *engine = self;
+    apr_status_t status = find(engine, key, parts, now, record, p, err);
+    stripe_t *stripe;
+
+    if (status == ABB_ESTORE) {
+        return status;
     }
     stripe = near_stripe(engine->header);
     COUNT(*(status == APR_SUCCESS ? &stripe->hits : &stripe->misses));
@@ -347,6 +360,88 @@ static void shm_expect(void *self, const abb_store_key_t *key, apr_uint32_t plac
     if (is_block(engine, place)) {
         abb_segment_prefetch(record_at(engine, place));
     }
+}
+
+/* ---- all of them --------------------------------------------------------- */
+
+/* A chain of a good hash is short; of one that is longer the rest is not seen. */
+#define CHAIN_MAX 64
+
+/* The keys of a bucket's records. Returns how many, or -1 when a writer was in the way. */
+static int read_chain(const abb_segment_t *engine, apr_uint32_t bucket, abb_store_key_t *keys)
+{
+    apr_uint32_t number = LOAD(engine->buckets[bucket]);
+    int count = 0;
+
+    while (is_block(engine, number) && count < CHAIN_MAX) {
+        const record_block_t *record = record_at(engine, number);
+        apr_uint64_t words[ABB_STORE_KEY_SIZE / 8];
+
+        for (apr_size_t i = 0; i < ABB_STORE_KEY_SIZE / 8; ++i) {
+            words[i] = LOAD(record->key[i]);
+        }
+        memcpy(keys[count++].bytes, words, sizeof(words));
+        number = LOAD(record->bucket_next);
+    }
+    return count;
+}
+
+static int read_chain_whole(abb_segment_t *engine, apr_uint32_t bucket, abb_store_key_t *keys,
+                            abb_error_t *err)
+{
+    const apr_uint32_t *sequence = abb_segment_sequence_of(engine, bucket);
+    int count;
+
+    for (int i = 0; i < READ_ATTEMPTS; ++i) {
+        apr_uint32_t before = __atomic_load_n(sequence, __ATOMIC_ACQUIRE);
+
+        count = before & 1 ? -1 : read_chain(engine, bucket, keys);
+        __atomic_thread_fence(__ATOMIC_ACQUIRE);
+        if (count >= 0 && LOAD(*sequence) == before) {
+            return count;
+        }
+        apr_thread_yield();
+    }
+    if (abb_segment_lock(engine, err) != APR_SUCCESS) {
+        return -1;
+    }
+    count = read_chain(engine, bucket, keys);
+    abb_segment_unlock(engine);
+    return count;
+}
+
+/* Empty buckets, which are most of them, are not worth the care. */
+static apr_status_t shm_walk(void *self, apr_time_t now, abb_store_look_t look, void *context,
+                             apr_pool_t *p, abb_error_t *err)
+{
+    abb_segment_t *engine = self;
+    abb_store_key_t keys[CHAIN_MAX];
+    apr_pool_t *pool;
+    apr_status_t status = apr_pool_create(&pool, p);
+
+    for (apr_uint32_t bucket = 0; status == APR_SUCCESS && bucket < engine->header->bucket_count;
+         ++bucket) {
+        int count = LOAD(engine->buckets[bucket]) ? read_chain_whole(engine, bucket, keys, err) : 0;
+
+        if (count < 0) {
+            status = ABB_ESTORE;
+        }
+        for (int i = 0; i < count && status == APR_SUCCESS; ++i) {
+            abb_store_record_t record;
+
+            status = find(engine, &keys[i], ABB_STORE_OPEN_PART, now, &record, pool, err);
+            if (status == APR_SUCCESS) {
+                look(context, &keys[i], &record);
+            }
+            /* Gone meanwhile, or damaged. */
+            if (status == APR_NOTFOUND || status == ABB_ECHANGED) {
+                status = APR_SUCCESS;
+            }
+            apr_pool_clear(pool);
+        }
+    }
+    apr_pool_destroy(pool);
+    return status;
 }
 
 /* ---- writers ------------------------------------------------------------- */
@@ -626,7 +721,7 @@ static apr_int64_t shm_take_evictions(void *self, apr_time_t now)
 
 static const abb_store_methods_t methods = {
     shm_get,  shm_put,  shm_replace, shm_touch,          shm_lease,  shm_release,
-    shm_fail, shm_drop, shm_figures, shm_take_evictions, shm_expect,
+    shm_fail, shm_drop, shm_figures, shm_take_evictions, shm_expect, shm_walk,
 };
 
 apr_status_t abb_store_shm_open(const abb_store_t **store, void *segment, apr_size_t size,

@@ -384,3 +384,20 @@ apr_status_t abb_store_shm_import(const abb_store_t *store, const void *image,
     free(import.candidates);
     return status;
 }
+
+apr_status_t abb_store_shm_survey(const void *image, apr_size_t image_size,
+                                  const abb_store_shm_proof_key_t *keys, int key_count,
+                                  apr_time_t now, abb_store_shm_import_t *result)
+{
+    import_t import = {.now = now, .result = result};
+    apr_status_t status = prepare(&import, image, image_size, keys, key_count);
+
+    memset(result, 0, sizeof(*result));
+    if (status == APR_SUCCESS && (status = find_in_image(&import)) == APR_SUCCESS) {
+        result->image = judge(&import);
+        result->kept = import.candidate_count;
+    }
+    free(import.words);
+    free(import.candidates);
+    return status;
+}

@@ -717,6 +717,7 @@ static const abb_store_methods_t methods = {
     socache_figures,
     socache_take_evictions,
     NULL,
+    NULL,
 };
 
 apr_status_t abb_store_socache_create(abb_store_socache_t **cache,

@@ -11,11 +11,11 @@ floor_of() {
     text | crypto | account | pack | offload | gate | traffic | throttle | counters) echo 1 ;;
     record | ticket | store | http | reply | page | secret | form | credential) echo 2 ;;
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
-    login | recheck | config | refusal | news | draft) echo 4 ;;
+    login | recheck | config | refusal | news | draft | index) echo 4 ;;
     visit | memory | background) echo 5 ;;
     ask | interface | preserve | pass | api_token | selfcheck) echo 6 ;;
     authn | rules | callback) echo 7 ;;
-    endpoints | status) echo 8 ;;
+    endpoints | status | manager) echo 8 ;;
     mod_auth_bitbucket) echo 9 ;;
     *) echo unknown ;;
     esac
@@ -35,7 +35,7 @@ room_of() {
     memory_flush | memory_condition | memory_internal | memory_remote) echo memory ;;
     bitbucket_meaning | bitbucket_round | bitbucket_probe | bitbucket_internal) echo bitbucket ;;
     config_site | config_hub | config_cache | config_tree | config_internal) echo config ;;
-    selfcheck_dump | selfcheck_warnings | selfcheck_online | selfcheck_internal) echo selfcheck ;;
+    selfcheck_dump | selfcheck_verify | selfcheck_warnings | selfcheck_online | selfcheck_internal) echo selfcheck ;;
     status_figures | status_text | status_page | status_internal) echo status ;;
     *) echo "$name" ;;
     esac

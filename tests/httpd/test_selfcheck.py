@@ -4,12 +4,15 @@ and the session cache can be worked with."""
 from __future__ import annotations
 
 import re
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
 from harness.caches import KINDS
 from harness.config import VirtualHost, modules_directory, place
+from harness.simulator import uuid_of
 
 pytestmark = pytest.mark.one_mpm
 WORKSPACE = place("any", "Require bitbucket-workspace acme")
@@ -419,3 +422,42 @@ def test_a_cache_on_another_machine(check, dump, scratch, kind):
     for code, output in (frozen, check(VirtualHost(WORKSPACE), main=main)):
         assert code == 1 and results(output, "FAILED")[0].startswith(f"session cache {cache.specification}: "), output
         assert "clock" in results(output, "ok")
+
+
+# -- the file of sessions
+
+def test_the_session_file_is_whole(start_server, scratch, browser):
+    directory = Path(tempfile.mkdtemp(prefix="kept-", dir=scratch))
+    host = VirtualHost(WORKSPACE)
+    server = start_server(host, main=f"AuthBitbucketSessionCache shm:{directory}/sessions(8M)\n")
+
+    def verify() -> tuple[int, str]:
+        done = server.run("-t", "-D", "VERIFY_BITBUCKET")
+        return done.returncode, done.stdout
+    assert browser.sign_in(host.url("/any/page.html"), "mark").status == 200
+    server.stop()
+    before = (directory / "sessions").read_bytes()
+    code, output = verify()
+    # A session, its completed attempt, the workspace's uuid.
+    assert code == 0 and results(output, "ok") == [f"{directory}/sessions: 3 records whole, 0 over, 0 damaged"], output
+    assert (directory / "sessions").read_bytes() == before and not list(directory.glob("*.refused"))
+    name = before.index(uuid_of("mark").encode())
+    (directory / "sessions").write_bytes(before[:name] + b"x" + before[name + 1:])
+    code, output = verify()
+    assert code == 1 and "2 records whole, 0 over, 1 damaged" in results(output, "FAILED")[0], output
+    (directory / "sessions").write_bytes(before)
+    (directory / "sessions.key").rename(directory / "away")
+    code, output = verify()
+    assert code == 1 and "was written under another key: " in results(output, "FAILED")[0], output
+    (directory / "away").rename(directory / "sessions.key")
+    (directory / "sessions").chmod(0o644)
+    code, output = verify()
+    assert code == 1 and "0600" in results(output, "FAILED")[0], output
+    (directory / "sessions").unlink()
+    code, output = verify()
+    assert code == 0 and results(output, "ok") == [f"{directory}/sessions: no sessions yet"], output
+
+
+def test_sessions_in_no_file(start_server):
+    done = start_server.prepare(VirtualHost(WORKSPACE)).run("-t", "-D", "VERIFY_BITBUCKET")
+    assert done.returncode == 0 and results(done.stdout, "ok") == ["sessions are kept in no file"]

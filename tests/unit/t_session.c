@@ -142,7 +142,7 @@ static void probe_expect(void *engine, const abb_store_key_t *key, apr_uint32_t 
 
 static const abb_store_methods_t probe_methods = {
     probe_get,  probe_put,  probe_replace, probe_touch,          probe_lease, probe_release,
-    probe_fail, probe_drop, probe_figures, probe_take_evictions, probe_expect};
+    probe_fail, probe_drop, probe_figures, probe_take_evictions, probe_expect, NULL};
 
 /* ---- a site -------------------------------------------------------------- */
 
