@@ -20,9 +20,8 @@ static const char style[] =
     "h2{margin:0 0 .5rem;font-size:1rem;line-height:1.3}"
     "p{margin:.25rem 0 0;color:var(--soft);font-size:.875rem;overflow-wrap:anywhere}"
     ".state{color:var(--ink)}.bad{color:var(--bad);font-weight:600}"
-    ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));"
+    ".hours{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(16rem,100%),1fr));"
     "gap:1rem;margin:1rem 0 0;align-items:start}"
-    ".hours{grid-template-columns:repeat(auto-fill,minmax(min(16rem,100%),1fr))}"
     ".columns{columns:3 20rem;column-gap:1rem;margin:1rem 0 0}"
     ".columns section{break-inside:avoid;margin:0 0 1rem}"
     "section{background:var(--card);border:1px solid var(--line);border-radius:12px;"
@@ -33,7 +32,7 @@ static const char style[] =
     ".bar,.dot{fill:var(--accent)}.axis,.span{stroke:var(--line);stroke-width:1}"
     ".span{stroke:var(--accent);stroke-width:2}"
     ".half,.most{fill:none;stroke:var(--accent);stroke-width:2}.most{stroke-dasharray:4 3}"
-    "text{fill:var(--soft);font-size:10px;font-family:inherit}.hours text{font-size:12px}"
+    "text{fill:var(--soft);font-size:11px;font-family:inherit}.hours text{font-size:12px}"
     "table{width:100%;border-collapse:collapse;font-size:.875rem;"
     "font-variant-numeric:tabular-nums}"
     "th{font-weight:400;text-align:left;color:var(--soft)}"
@@ -229,7 +228,7 @@ static double reach_of(apr_interval_time_t time)
 /* ---- how long, over the hour --------------------------------------------- */
 
 /* Words stand on the left, then a step for each part of the hour. */
-#define LINES_LEFT 44
+#define LINES_LEFT 48
 #define LINES_STEP 22
 #define LINES_RIGHT (LINES_LEFT + ABB_COUNTERS_PARTS * LINES_STEP)
 #define LINES_TOP 22
@@ -363,18 +362,18 @@ static void put_lines(abb_status_text_t *text, const abb_counters_sum_t *sum)
     abb_status_put(text,
                    "<text x=\"%d\" y=\"%d\">60 minutes ago</text>"
                    "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">now</text></svg>"
-                   "<p>In each five minutes of the last hour %s.</p></section>\n",
+                   "<p>%s</p></section>\n",
                    LINES_LEFT, LINES_BASE + 13, LINES_RIGHT, LINES_BASE + 13,
-                   is_any ? "half of the calls took no longer than the line with dots says, 99 of "
-                            "100 no longer than the dashed one"
-                          : "nobody called");
+                   is_any ? "In each five minutes half of the calls took no longer than the line "
+                            "with dots says, 99 of 100 no longer than the dashed one."
+                          : "Nobody called in the last hour.");
 }
 
 /* ---- how long, by call --------------------------------------------------- */
 
 /* Names stand on the left, then as much room for each bucket of durations. */
-#define LEFT 66
-#define PLOT 232
+#define LEFT 72
+#define PLOT 228
 #define ROW 18
 
 static double place_of(apr_interval_time_t time)
@@ -598,13 +597,12 @@ const char *abb_status_page(const abb_status_t *status, apr_pool_t *p)
     put_state(&text, status);
     abb_status_put(&text, "<p>As of %s; counted since %s.</p>\n", moment(status->now, p),
                    moment(status->sum.started_at, p));
-    abb_status_put(&text, "<div class=\"cards hours\">\n");
+    abb_status_put(&text, "<div class=\"hours\">\n");
     put_hours(&text, &status->sum);
-    abb_status_put(&text, "</div>\n<div class=\"cards\">\n");
+    abb_status_put(&text, "</div>\n<div class=\"columns\">\n");
     put_lines(&text, &status->sum);
     put_hour_calls(&text, status->sum.hour_times);
     put_outcomes(&text, status->sum.calls);
-    abb_status_put(&text, "</div>\n<div class=\"columns\">\n");
     put_figures(&text, status);
     abb_status_put(&text, "</div>\n</body>\n</html>\n");
     return text.bytes;

@@ -274,7 +274,7 @@ def lines_of(host) -> dict[str, int]:
 
 def test_how_long_calls_of_the_last_hour_took(timed, new_browser, simulator, clock):
     """A slow hour does not darken the next one; since the start it counts."""
-    assert "nobody called" in ask(timed).text and lines_of(timed) == {"most": 0, "half": 0}
+    assert "Nobody called" in ask(timed).text and lines_of(timed) == {"most": 0, "half": 0}
     simulator.fault("user", delay=0.6)
     new_browser().sign_in(timed.url("/any/page.html"), "mark")
     simulator.clear_faults()
@@ -292,14 +292,14 @@ def test_how_long_calls_of_the_last_hour_took(timed, new_browser, simulator, clo
     assert count == "2" and all(share.endswith(" ms") for share in shares)
     assert rows(timed, "Calls of the last hour")["members"] == ["0", "-", "-", "-"]
     assert rows(timed, "Answers to calls since the start")["user"] == ["3", "0", "0", "0", "0"]
-    assert lines_of(timed) == {"most": 2, "half": 2} and "nobody called" not in ask(timed).text
+    assert lines_of(timed) == {"most": 2, "half": 2} and "Nobody called" not in ask(timed).text
     counted = "bitbucket_call_duration_seconds_count", (("call", "user"),)
     durations = read_prometheus(ask(timed, "prometheus").text)["bitbucket_call_duration_seconds"]["samples"]
     assert durations[counted] == 3
     clock.advance(3600)
     user = state(timed)["calls"]["user"]
     assert user["seconds_last_hour"] == {"count": 0, "p50": None, "p90": None, "p99": None}
-    assert user["seconds_since_start"]["count"] == 3 and "nobody called" in ask(timed).text
+    assert user["seconds_since_start"]["count"] == 3 and "Nobody called" in ask(timed).text
 
 
 NAME, LABELS = r"[a-zA-Z_:][a-zA-Z0-9_:]*", r'\{(?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*",?)*\}'
