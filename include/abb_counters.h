@@ -5,11 +5,14 @@
  * stripe of its own, so that who counts writes a line of memory that is in its
  * cache already; who reads sums the stripes.
  *
- *      stripe of processor 0      stripe of processor 1      ...
- *      | counts | calls | hour |  | counts | calls | hour |
+ *      stripe of processor 0      stripe of processor 1      ...      once
+ *      | counts | calls | hour |  | counts | calls | hour |           | times |
  *
- * `hour` is a ring of 60 minutes. A cell holds the minute it belongs to beside its
- * number, so that nobody has to clear it: who finds an older minute begins anew.
+ * `hour` is a ring of 60 minutes, and so is `times`: how long the calls of each minute
+ * took. A call lasts milliseconds, so who counts one may meet others there. A cell holds
+ * the minute it belongs to beside its number, so that nobody has to clear it: who finds
+ * another minute begins anew. One word changes at once, also between processes, and what
+ * a clock that jumps leaves behind is neither read nor added to.
  * No locks: a process that dies leaves at most one thing uncounted. Sums need not
  * be of one instant. Knows no HTTP, no account, no session.
  * Threads: all functions but begin and create, of any process. Functions that
@@ -79,6 +82,8 @@ typedef enum {
 } abb_series_t;
 
 #define ABB_COUNTERS_MINUTES 60
+/* The last hour in parts of five minutes. A minute has too few calls for quantiles. */
+#define ABB_COUNTERS_PARTS 12
 /* Buckets of durations; the last has no upper bound. */
 #define ABB_COUNTERS_BUCKETS 29
 /* Reasons of abb_error.h, by their distance from ABB_ERROR_BASE; 0: any other. */
@@ -86,11 +91,15 @@ typedef enum {
 /* Longest sentence that is kept, with its NUL. */
 #define ABB_COUNTERS_TEXT_SIZE 256
 
-/* One kind of call. */
+/* How many calls took no longer than a bucket's bound and longer than the one before. */
+typedef struct abb_call_times_t {
+    apr_uint64_t buckets[ABB_COUNTERS_BUCKETS];
+} abb_call_times_t;
+
+/* One kind of call, since the start. */
 typedef struct abb_call_counts_t {
     apr_uint64_t outcomes[ABB_CALL_OUTCOMES];
-    /* How many took no longer than a bucket's bound and longer than the one before. */
-    apr_uint64_t buckets[ABB_COUNTERS_BUCKETS];
+    abb_call_times_t times;
     /* Microseconds in all. */
     apr_uint64_t duration;
 } abb_call_counts_t;
@@ -106,6 +115,9 @@ typedef struct abb_counters_sum_t {
     abb_call_counts_t calls[ABB_CALL_KINDS];
     /* Oldest minute first; the last one is under way. */
     apr_uint32_t hour[ABB_SERIES_KINDS][ABB_COUNTERS_MINUTES];
+    /* Of the same 60 minutes: by kind of call, and of all kinds by part, oldest first. */
+    abb_call_times_t hour_times[ABB_CALL_KINDS];
+    abb_call_times_t part_times[ABB_COUNTERS_PARTS];
     /* As Bitbucket told last, and when; -1: it never did. */
     apr_int64_t rate_limit_remaining;
     apr_time_t rate_limit_at;
@@ -151,14 +163,14 @@ void abb_counters_read(const abb_counters_t *counters, apr_time_t now, abb_count
 apr_interval_time_t abb_counters_bound(int bucket);
 
 /* How many calls there were. */
-apr_uint64_t abb_counters_total(const abb_call_counts_t *call);
+apr_uint64_t abb_counters_total(const abb_call_times_t *times);
 
 /*
  * How long a share of the calls took at most (0.99: all but one of a hundred), in
  * microseconds, as near as the buckets tell; -1: there were none. Of the last bucket
  * only its beginning is known.
  */
-apr_interval_time_t abb_counters_quantile(const abb_call_counts_t *call, double share);
+apr_interval_time_t abb_counters_quantile(const abb_call_times_t *times, double share);
 
 /* Stable words: "permission", "2xx". Static strings. */
 const char *abb_counters_call_word(abb_call_t call);

@@ -124,7 +124,8 @@ int abb_request_is_for(request_rec *r, const char *origin);
 
 /*
  * Send the browser elsewhere with 302 or 303. Returns the status to return from
- * the hook. Nothing keeps the answer.
+ * the hook. Nothing keeps the answer. It has a Content-Security-Policy, in a frame one
+ * without frame-ancestors, unless the administrator has an ErrorDocument for it.
  */
 int abb_request_redirect(request_rec *r, int status, const char *location);
 

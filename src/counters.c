@@ -13,6 +13,7 @@
 /* Texts are written by turns, so that who reads the last one is not overtaken. */
 #define TEXTS 4
 #define TEXT_WORDS (ABB_COUNTERS_TEXT_SIZE / 8)
+#define PART (ABB_COUNTERS_MINUTES / ABB_COUNTERS_PARTS)
 
 #define LOAD(word) __atomic_load_n(&(word), __ATOMIC_RELAXED)
 #define STORE(word, value) __atomic_store_n(&(word), (value), __ATOMIC_RELAXED)
@@ -44,6 +45,8 @@ struct abb_counters_t {
     apr_uint64_t text_latest;
     text_t texts[TEXTS];
     stripe_t stripes[STRIPES];
+    /* Not in the stripes: 32 times these would be 3 MB. */
+    cell_t times[ABB_COUNTERS_MINUTES][ABB_CALL_KINDS][ABB_COUNTERS_BUCKETS];
 };
 
 /* Milliseconds. Each is about one and a half times the one before, in numbers to remember. */
@@ -92,10 +95,8 @@ static apr_uint32_t minute_in(cell_t cell)
 }
 
 /* Who adds just when the ring comes round adds to the next hour: one in so many. */
-static void add_to_hour(stripe_t *stripe, abb_series_t series, apr_uint32_t count, apr_time_t now)
+static void add_to_cell(cell_t *cell, apr_uint32_t minute, apr_uint32_t count)
 {
-    apr_uint32_t minute = minute_of(now);
-    cell_t *cell = &stripe->hour[minute % ABB_COUNTERS_MINUTES][series];
     cell_t seen = LOAD(*cell);
 
     while (minute_in(seen) != minute) {
@@ -108,6 +109,13 @@ static void add_to_hour(stripe_t *stripe, abb_series_t series, apr_uint32_t coun
     if ((apr_uint32_t)seen <= UINT_MAX / 2) {
         ADD(*cell, count);
     }
+}
+
+static void add_to_hour(stripe_t *stripe, abb_series_t series, apr_uint32_t count, apr_time_t now)
+{
+    apr_uint32_t minute = minute_of(now);
+
+    add_to_cell(&stripe->hour[minute % ABB_COUNTERS_MINUTES][series], minute, count);
 }
 
 static void sum_hour(const stripe_t *stripe, apr_time_t now, abb_counters_sum_t *sum)
@@ -123,6 +131,34 @@ static void sum_hour(const stripe_t *stripe, apr_time_t now, abb_counters_sum_t 
             if (minute_in(cell) == first + i) {
                 sum->hour[series][i] += (apr_uint32_t)cell;
             }
+        }
+    }
+}
+
+/* Add what a minute's cells hold of that very minute. */
+static void sum_minute(const cell_t *cells, apr_uint32_t minute, abb_call_times_t *of_call,
+                       abb_call_times_t *of_part)
+{
+    for (int bucket = 0; bucket < ABB_COUNTERS_BUCKETS; ++bucket) {
+        cell_t cell = LOAD(cells[bucket]);
+
+        if (minute_in(cell) == minute) {
+            of_call->buckets[bucket] += (apr_uint32_t)cell;
+            of_part->buckets[bucket] += (apr_uint32_t)cell;
+        }
+    }
+}
+
+static void sum_times(const abb_counters_t *counters, apr_time_t now, abb_counters_sum_t *sum)
+{
+    apr_uint32_t first = minute_of(now) - (ABB_COUNTERS_MINUTES - 1);
+
+    for (apr_uint32_t i = 0; i < ABB_COUNTERS_MINUTES; ++i) {
+        apr_uint32_t minute = first + i;
+
+        for (int call = 0; call < ABB_CALL_KINDS; ++call) {
+            sum_minute(counters->times[minute % ABB_COUNTERS_MINUTES][call], minute,
+                       &sum->hour_times[call], &sum->part_times[i / PART]);
         }
     }
 }
@@ -186,7 +222,9 @@ static int bucket_of(apr_interval_time_t duration)
 void abb_counters_call(abb_counters_t *counters, abb_call_t call, int status,
                        apr_interval_time_t duration, apr_time_t now)
 {
+    apr_uint32_t minute = minute_of(now);
     stripe_t *stripe;
+    int bucket;
 
     if (!counters) {
         return;
@@ -194,12 +232,14 @@ void abb_counters_call(abb_counters_t *counters, abb_call_t call, int status,
     if (duration < 0) {
         duration = 0;
     }
+    bucket = bucket_of(duration);
     stripe = near_stripe(counters);
     ADD(stripe->calls[call].outcomes[outcome_of(status)], 1);
-    ADD(stripe->calls[call].buckets[bucket_of(duration)], 1);
+    ADD(stripe->calls[call].times.buckets[bucket], 1);
     ADD(stripe->calls[call].duration, (apr_uint64_t)duration);
     add_to_hour(stripe, ABB_SERIES_CALL, 1, now);
     add_to_hour(stripe, ABB_SERIES_CALL_TIME, (apr_uint32_t)apr_time_as_msec(duration), now);
+    add_to_cell(&counters->times[minute % ABB_COUNTERS_MINUTES][call][bucket], minute, 1);
 }
 
 /* ---- what Bitbucket told ------------------------------------------------- */
@@ -262,7 +302,7 @@ static void add_calls(abb_call_counts_t *sum, const abb_call_counts_t *calls)
 {
     for (int call = 0; call < ABB_CALL_KINDS; ++call) {
         add_words(sum[call].outcomes, calls[call].outcomes, ABB_CALL_OUTCOMES);
-        add_words(sum[call].buckets, calls[call].buckets, ABB_COUNTERS_BUCKETS);
+        add_words(sum[call].times.buckets, calls[call].times.buckets, ABB_COUNTERS_BUCKETS);
         sum[call].duration += LOAD(calls[call].duration);
     }
 }
@@ -283,6 +323,7 @@ void abb_counters_read(const abb_counters_t *counters, apr_time_t now, abb_count
         add_calls(sum->calls, stripe->calls);
         sum_hour(stripe, now, sum);
     }
+    sum_times(counters, now, sum);
 }
 
 /* ---- durations ----------------------------------------------------------- */
@@ -292,12 +333,12 @@ apr_interval_time_t abb_counters_bound(int bucket)
     return bucket < ABB_COUNTERS_BUCKETS - 1 ? apr_time_from_msec(bounds[bucket]) : 0;
 }
 
-apr_uint64_t abb_counters_total(const abb_call_counts_t *call)
+apr_uint64_t abb_counters_total(const abb_call_times_t *times)
 {
     apr_uint64_t total = 0;
 
     for (int i = 0; i < ABB_COUNTERS_BUCKETS; ++i) {
-        total += call->buckets[i];
+        total += times->buckets[i];
     }
     return total;
 }
@@ -311,14 +352,14 @@ static apr_interval_time_t within(int bucket, double share)
     return to ? from + (apr_interval_time_t)((double)(to - from) * share) : from;
 }
 
-apr_interval_time_t abb_counters_quantile(const abb_call_counts_t *call, double share)
+apr_interval_time_t abb_counters_quantile(const abb_call_times_t *times, double share)
 {
-    double wanted = share * (double)abb_counters_total(call);
+    double wanted = share * (double)abb_counters_total(times);
     double before = 0;
     int last = -1;
 
     for (int i = 0; i < ABB_COUNTERS_BUCKETS; ++i) {
-        double here = (double)call->buckets[i];
+        double here = (double)times->buckets[i];
 
         if (here > 0 && before + here >= wanted) {
             return within(i, (wanted - before) / here);

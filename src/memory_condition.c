@@ -15,7 +15,7 @@
  * Raise the number when the layout of abb_traffic, abb_gate, abb_throttle or abb_counters
  * changes.
  */
-#define RETAINED_KEY "mod_auth_bitbucket:condition 6"
+#define RETAINED_KEY "mod_auth_bitbucket:condition 7"
 
 typedef struct {
     apr_shm_t *block;

@@ -358,16 +358,36 @@ static void forbid_keeping(request_rec *r)
     apr_table_setn(r->err_headers_out, "Referrer-Policy", "no-referrer");
 }
 
-int abb_request_redirect(request_rec *r, int status, const char *location)
-{
-    forbid_keeping(r);
-    apr_table_setn(r->headers_out, "Location", location);
-    return status;
-}
-
 static int has_error_document(request_rec *r, int status)
 {
     return ap_response_code_string(r, ap_index_of_response(status)) != NULL;
+}
+
+static void set_policy(request_rec *r, const char *policy)
+{
+    apr_table_setn(r->err_headers_out, "Content-Security-Policy", policy);
+    apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+}
+
+/*
+ * For answers of ours that are no pages. In a frame a browser may look at the policy of
+ * each redirect on the way, and the page at its end says itself who may show it.
+ */
+static void set_strict_policy(request_rec *r)
+{
+    set_policy(r, is_in_frame(r) ? "default-src 'none'"
+                                 : "default-src 'none'; frame-ancestors 'none'");
+}
+
+/* An ErrorDocument is of the application, and would be sent with the policy. */
+int abb_request_redirect(request_rec *r, int status, const char *location)
+{
+    forbid_keeping(r);
+    if (!has_error_document(r, status)) {
+        set_strict_policy(r);
+    }
+    apr_table_setn(r->headers_out, "Location", location);
+    return status;
 }
 
 static int send_body(request_rec *r, int status, const char *type, const char *body)
@@ -394,8 +414,7 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
     if (ap_is_HTTP_ERROR(status) && (r->main || has_error_document(r, status))) {
         return status;
     }
-    apr_table_setn(r->err_headers_out, "Content-Security-Policy", abb_page_policy(page, r->pool));
-    apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+    set_policy(r, abb_page_policy(page, r->pool));
     if (page->resend) {
         /* Else the browser says "Origin: null", and applications that look there refuse. */
         apr_table_setn(r->err_headers_out, "Referrer-Policy", "same-origin");
@@ -412,9 +431,11 @@ int abb_request_send_page(request_rec *r, int status, const abb_page_t *page)
 int abb_request_send_text(request_rec *r, int status, const char *text)
 {
     forbid_keeping(r);
-    return r->main || has_error_document(r, status)
-               ? status
-               : send_body(r, status, "text/plain; charset=utf-8", text);
+    if (r->main || has_error_document(r, status)) {
+        return status;
+    }
+    set_strict_policy(r);
+    return send_body(r, status, "text/plain; charset=utf-8", text);
 }
 
 int abb_request_only_get(request_rec *r, const char *also)
@@ -427,15 +448,14 @@ int abb_request_only_get(request_rec *r, const char *also)
 int abb_request_send_body(request_rec *r, const char *type, const char *policy, const char *body)
 {
     forbid_keeping(r);
-    apr_table_setn(r->err_headers_out, "Content-Security-Policy", policy);
-    apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+    set_policy(r, policy);
     return send_body(r, HTTP_OK, type, body);
 }
 
 int abb_request_send_json(request_rec *r, int status, const char *json)
 {
     forbid_keeping(r);
-    apr_table_setn(r->err_headers_out, "X-Content-Type-Options", "nosniff");
+    set_strict_policy(r);
     return send_body(r, status, "application/json", json);
 }
 

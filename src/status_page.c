@@ -20,28 +20,28 @@ static const char style[] =
     "h2{margin:0 0 .5rem;font-size:1rem;line-height:1.3}"
     "p{margin:.25rem 0 0;color:var(--soft);font-size:.875rem;overflow-wrap:anywhere}"
     ".state{color:var(--ink)}.bad{color:var(--bad);font-weight:600}"
-    ".cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(20rem,100%),1fr));"
+    ".hours{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(16rem,100%),1fr));"
     "gap:1rem;margin:1rem 0 0;align-items:start}"
-    ".hours{grid-template-columns:repeat(auto-fill,minmax(min(16rem,100%),1fr))}"
     ".columns{columns:3 20rem;column-gap:1rem;margin:1rem 0 0}"
     ".columns section{break-inside:avoid;margin:0 0 1rem}"
     "section{background:var(--card);border:1px solid var(--line);border-radius:12px;"
     "padding:1rem;min-width:0}"
-    ".wide{grid-column:1/-1;overflow-x:auto}"
-    "svg{display:block;width:100%;height:auto}"
-    ".wide svg{max-width:30rem;margin:0 0 .25rem}.wide table{margin:.75rem 0 0}"
+    ".calls{overflow-x:auto}"
+    "svg{display:block;width:100%;height:auto;max-width:30rem}"
+    ".calls svg{margin:0 0 .25rem}.calls p{margin:.25rem 0 .75rem}"
     ".bar,.dot{fill:var(--accent)}.axis,.span{stroke:var(--line);stroke-width:1}"
     ".span{stroke:var(--accent);stroke-width:2}"
-    "text{fill:var(--soft);font-size:10px;font-family:inherit}.hours text{font-size:12px}"
+    ".half,.most{fill:none;stroke:var(--accent);stroke-width:2}.most{stroke-dasharray:4 3}"
+    "text{fill:var(--soft);font-size:11px;font-family:inherit}.hours text{font-size:12px}"
     "table{width:100%;border-collapse:collapse;font-size:.875rem;"
     "font-variant-numeric:tabular-nums}"
     "th{font-weight:400;text-align:left;color:var(--soft)}"
-    "td{text-align:right}.wide td{white-space:nowrap}.figures th{width:65%}"
+    "td{text-align:right}.calls td{white-space:nowrap}.figures th{width:65%}"
     "th,td{padding:.25rem .5rem .25rem 0;border-top:1px solid var(--line);vertical-align:top}"
     "th:last-child,td:last-child{padding-right:0}"
     "thead th{border:0;text-align:right}thead th:first-child{text-align:left}"
-    "@media(max-width:30rem){body{padding:.75rem}.wide table{font-size:.75rem}"
-    ".wide th,.wide td{padding-right:.25rem}}";
+    "@media(max-width:30rem){body{padding:.75rem}.calls table{font-size:.75rem}"
+    ".calls th,.calls td{padding-right:.25rem}}";
 /* clang-format on */
 
 /* ---- numbers for people -------------------------------------------------- */
@@ -197,39 +197,194 @@ static void put_means(abb_status_text_t *text, const abb_counters_sum_t *sum)
              apr_pstrcat(p, "Calls: ", sum_of(sum->hour[ABB_SERIES_CALL], p), NULL));
 }
 
-/* ---- calls --------------------------------------------------------------- */
+/* ---- how long calls took ------------------------------------------------- */
+
+#define MARKS 6
+
+/* Durations that scales name. */
+static const struct {
+    apr_interval_time_t time;
+    const char *word;
+} marks[MARKS] = {{apr_time_from_msec(1), "1 ms"},     {apr_time_from_msec(10), "10 ms"},
+                  {apr_time_from_msec(100), "100 ms"}, {apr_time_from_sec(1), "1 s"},
+                  {apr_time_from_sec(10), "10 s"},     {apr_time_from_sec(60), "60 s"}};
+
+/* How far a duration reaches up the buckets, each as long as any other; below the first: 0. */
+static double reach_of(apr_interval_time_t time)
+{
+    int bucket = 0;
+    apr_interval_time_t from;
+
+    while (bucket < ABB_COUNTERS_BUCKETS - 2 && time > abb_counters_bound(bucket)) {
+        ++bucket;
+    }
+    if (bucket == 0) {
+        return 0;
+    }
+    from = abb_counters_bound(bucket - 1);
+    return bucket - 1 + (double)(time - from) / (double)(abb_counters_bound(bucket) - from);
+}
+
+/* ---- how long, over the hour --------------------------------------------- */
+
+/* Words stand on the left, then a step for each part of the hour. */
+#define LINES_LEFT 48
+#define LINES_STEP 22
+#define LINES_RIGHT (LINES_LEFT + ABB_COUNTERS_PARTS * LINES_STEP)
+#define LINES_TOP 22
+#define LINES_HEIGHT 96
+#define LINES_BASE (LINES_TOP + LINES_HEIGHT)
+
+/* One share of the calls, part by part; -1: there were none. Marks between which all lie. */
+typedef struct {
+    apr_interval_time_t half[ABB_COUNTERS_PARTS];
+    apr_interval_time_t most[ABB_COUNTERS_PARTS];
+    int lowest;
+    int highest;
+} lines_t;
+
+static void widen(lines_t *lines, apr_interval_time_t half, apr_interval_time_t most)
+{
+    while (lines->lowest > 0 && half < marks[lines->lowest].time) {
+        --lines->lowest;
+    }
+    while (lines->highest < MARKS - 1 && most > marks[lines->highest].time) {
+        ++lines->highest;
+    }
+}
+
+/* The lowest mark below all, the highest above all. Returns 0 when nobody called. */
+static int find_lines(lines_t *lines, const abb_counters_sum_t *sum)
+{
+    int is_any = 0;
+
+    lines->lowest = MARKS - 2;
+    lines->highest = 1;
+    for (int i = 0; i < ABB_COUNTERS_PARTS; ++i) {
+        lines->half[i] = abb_counters_quantile(&sum->part_times[i], 0.5);
+        lines->most[i] = abb_counters_quantile(&sum->part_times[i], 0.99);
+        if (lines->half[i] >= 0) {
+            widen(lines, lines->half[i], lines->most[i]);
+            is_any = 1;
+        }
+    }
+    if (!is_any) {
+        lines->lowest = 1;
+        lines->highest = 3;
+    }
+    return is_any;
+}
+
+static double height_of(const lines_t *lines, apr_interval_time_t time)
+{
+    double from = reach_of(marks[lines->lowest].time);
+    double to = reach_of(marks[lines->highest].time);
+
+    return LINES_BASE - LINES_HEIGHT * (reach_of(time) - from) / (to - from);
+}
+
+static double middle_of(int part)
+{
+    return LINES_LEFT + (part + 0.5) * LINES_STEP;
+}
+
+static void put_levels(abb_status_text_t *text, const lines_t *lines)
+{
+    for (int i = lines->lowest; i <= lines->highest; ++i) {
+        double y = height_of(lines, marks[i].time);
+
+        abb_status_put(text,
+                       "<line class=\"axis\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\"/>"
+                       "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%s</text>",
+                       LINES_LEFT, y, LINES_RIGHT, y, LINES_LEFT - 4, y + 3, marks[i].word);
+    }
+}
+
+/* Where nobody called there is a gap. */
+static void put_line(abb_status_text_t *text, const lines_t *lines, const char *kind,
+                     const apr_interval_time_t *times)
+{
+    int is_drawn = 0;
+
+    abb_status_put(text, "<path class=\"%s\" d=\"", kind);
+    for (int i = 0; i < ABB_COUNTERS_PARTS; ++i) {
+        if (times[i] >= 0) {
+            abb_status_put(text, "%s%.1f %.1f", is_drawn ? "L" : "M", middle_of(i),
+                           height_of(lines, times[i]));
+        }
+        is_drawn = times[i] >= 0;
+    }
+    abb_status_put(text, "\"/>");
+}
+
+static void put_dots(abb_status_text_t *text, const lines_t *lines)
+{
+    for (int i = 0; i < ABB_COUNTERS_PARTS; ++i) {
+        if (lines->half[i] >= 0) {
+            abb_status_put(text,
+                           "<circle class=\"dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"3\"/>"
+                           "<rect class=\"dot\" x=\"%.1f\" y=\"%.1f\" width=\"8\" height=\"2\"/>",
+                           middle_of(i), height_of(lines, lines->half[i]), middle_of(i) - 4,
+                           height_of(lines, lines->most[i]) - 1);
+        }
+    }
+}
+
+static const char *times_of(const abb_call_times_t *parts, apr_pool_t *p)
+{
+    abb_call_times_t all = {{0}};
+
+    for (int i = 0; i < ABB_COUNTERS_PARTS; ++i) {
+        for (int bucket = 0; bucket < ABB_COUNTERS_BUCKETS; ++bucket) {
+            all.buckets[bucket] += parts[i].buckets[bucket];
+        }
+    }
+    return apr_pstrcat(p, "half of the calls took at most ",
+                       duration(abb_counters_quantile(&all, 0.5), p), ", 99 of 100 at most ",
+                       duration(abb_counters_quantile(&all, 0.99), p), NULL);
+}
+
+static void put_lines(abb_status_text_t *text, const abb_counters_sum_t *sum)
+{
+    lines_t lines;
+    int is_any = find_lines(&lines, sum);
+    const char *said = is_any ? times_of(sum->part_times, text->pool) : "there were no calls";
+
+    abb_status_put(text,
+                   "<section><h2>How long calls took</h2><svg viewBox=\"0 0 %d %d\" role=\"img\" "
+                   "aria-label=\"All calls to Bitbucket in the last hour, each five minutes: %s\">"
+                   "<text x=\"0\" y=\"10\">time of a call, all kinds together</text>",
+                   LINES_RIGHT, LINES_BASE + 16, said);
+    put_levels(text, &lines);
+    put_line(text, &lines, "most", lines.most);
+    put_line(text, &lines, "half", lines.half);
+    put_dots(text, &lines);
+    abb_status_put(text,
+                   "<text x=\"%d\" y=\"%d\">60 minutes ago</text>"
+                   "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">now</text></svg>"
+                   "<p>%s</p></section>\n",
+                   LINES_LEFT, LINES_BASE + 13, LINES_RIGHT, LINES_BASE + 13,
+                   is_any ? "In each five minutes half of the calls took no longer than the line "
+                            "with dots says, 99 of 100 no longer than the dashed one."
+                          : "Nobody called in the last hour.");
+}
+
+/* ---- how long, by call --------------------------------------------------- */
 
 /* Names stand on the left, then as much room for each bucket of durations. */
-#define LEFT 66
-#define PLOT 244
+#define LEFT 72
+#define PLOT 228
 #define ROW 18
 
 static double place_of(apr_interval_time_t time)
 {
-    int last = ABB_COUNTERS_BUCKETS - 2;
-    int bucket = 0;
-    double within = 0;
-
-    while (bucket < last && time > abb_counters_bound(bucket)) {
-        ++bucket;
-    }
-    if (bucket > 0) {
-        apr_interval_time_t from = abb_counters_bound(bucket - 1);
-
-        within = (double)(time - from) / (double)(abb_counters_bound(bucket) - from) - 1;
-    }
-    return LEFT + PLOT * (bucket + within) / last;
+    return LEFT + PLOT * reach_of(time) / (ABB_COUNTERS_BUCKETS - 2);
 }
 
 static void put_scale(abb_status_text_t *text, int height)
 {
-    static const struct {
-        int milliseconds;
-        const char *word;
-    } marks[] = {{1, "1 ms"}, {10, "10 ms"}, {100, "100 ms"}, {1000, "1 s"}, {10000, "10 s"}};
-
-    for (int i = 0; i < 5; ++i) {
-        double x = place_of(apr_time_from_msec(marks[i].milliseconds));
+    for (int i = 0; i < MARKS; ++i) {
+        double x = place_of(marks[i].time);
 
         abb_status_put(text,
                        "<line class=\"axis\" x1=\"%.1f\" y1=\"0\" x2=\"%.1f\" y2=\"%d\"/>"
@@ -238,63 +393,90 @@ static void put_scale(abb_status_text_t *text, int height)
     }
 }
 
-static void put_range(abb_status_text_t *text, abb_call_t call, const abb_call_counts_t *counts)
+static void put_range(abb_status_text_t *text, abb_call_t call, const abb_call_times_t *times)
 {
     int y = (int)call * ROW + ROW / 2;
     double half;
     double most;
 
     abb_status_put(text, "<text x=\"0\" y=\"%d\">%s</text>", y + 3, abb_counters_call_word(call));
-    if (!abb_counters_total(counts)) {
+    if (!abb_counters_total(times)) {
         return;
     }
-    half = place_of(abb_counters_quantile(counts, 0.5));
-    most = place_of(abb_counters_quantile(counts, 0.99));
+    half = place_of(abb_counters_quantile(times, 0.5));
+    most = place_of(abb_counters_quantile(times, 0.99));
     abb_status_put(text,
                    "<line class=\"span\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\"/>"
                    "<circle class=\"dot\" cx=\"%.1f\" cy=\"%d\" r=\"4\"/>"
                    "<rect class=\"dot\" x=\"%.1f\" y=\"%d\" width=\"2\" height=\"8\"/>"
                    "<rect class=\"dot\" x=\"%.1f\" y=\"%d\" width=\"2\" height=\"12\"/>",
-                   half, y, most, y, half, y, place_of(abb_counters_quantile(counts, 0.9)) - 1,
+                   half, y, most, y, half, y, place_of(abb_counters_quantile(times, 0.9)) - 1,
                    y - 4, most - 1, y - 6);
 }
 
-static void put_call_row(abb_status_text_t *text, abb_call_t call, const abb_call_counts_t *counts)
+static void put_ranges(abb_status_text_t *text, const abb_call_times_t *times)
+{
+    abb_status_put(text,
+                   "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"How long calls of the "
+                   "last hour took; the table below has the numbers\">",
+                   LEFT + PLOT + 12, ABB_CALL_KINDS * ROW + 14);
+    put_scale(text, ABB_CALL_KINDS * ROW);
+    for (int i = 0; i < ABB_CALL_KINDS; ++i) {
+        put_range(text, (abb_call_t)i, &times[i]);
+    }
+    abb_status_put(text, "</svg><p>Dot: half of the calls took no longer. First bar: nine of ten. "
+                         "Last bar: 99 of 100.</p>");
+}
+
+static void put_times_row(abb_status_text_t *text, abb_call_t call, const abb_call_times_t *times)
 {
     static const double shares[] = {0.5, 0.9, 0.99};
 
-    abb_status_put(text, "<tr><th scope=\"row\">%s</th>", abb_counters_call_word(call));
-    for (int i = 0; i < ABB_CALL_OUTCOMES; ++i) {
-        abb_status_put(text, "<td>%s</td>", number((apr_int64_t)counts->outcomes[i], text->pool));
-    }
+    abb_status_put(text, "<tr><th scope=\"row\">%s</th><td>%s</td>", abb_counters_call_word(call),
+                   number((apr_int64_t)abb_counters_total(times), text->pool));
     for (int i = 0; i < 3; ++i) {
         abb_status_put(text, "<td>%s</td>",
-                       duration(abb_counters_quantile(counts, shares[i]), text->pool));
+                       duration(abb_counters_quantile(times, shares[i]), text->pool));
     }
     abb_status_put(text, "</tr>\n");
 }
 
-static void put_calls(abb_status_text_t *text, const abb_counters_sum_t *sum)
+static void put_hour_calls(abb_status_text_t *text, const abb_call_times_t *times)
 {
-    abb_status_put(text,
-                   "<section class=\"wide\"><h2>Calls to Bitbucket since the start</h2>"
-                   "<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"How long calls took; "
-                   "the table below has the numbers\">",
-                   LEFT + PLOT + 10, ABB_CALL_KINDS * ROW + 14);
-    put_scale(text, ABB_CALL_KINDS * ROW);
+    abb_status_put(text, "<section class=\"calls\"><h2>Calls of the last hour</h2>");
+    put_ranges(text, times);
+    abb_status_put(text, "<table><thead><tr><th scope=\"col\">Call</th><th scope=\"col\">Count</th>"
+                         "<th scope=\"col\">50 %%</th><th scope=\"col\">90 %%</th>"
+                         "<th scope=\"col\">99 %%</th></tr></thead><tbody>\n");
     for (int i = 0; i < ABB_CALL_KINDS; ++i) {
-        put_range(text, (abb_call_t)i, &sum->calls[i]);
+        put_times_row(text, (abb_call_t)i, &times[i]);
     }
-    abb_status_put(text, "</svg><p>Dot: half of the calls took no longer. First bar: nine of ten. "
-                         "Last bar: 99 of 100.</p><table><thead><tr><th>Call</th>");
+    abb_status_put(text, "</tbody></table></section>\n");
+}
+
+/* ---- calls since the start ----------------------------------------------- */
+
+static void put_outcomes_row(abb_status_text_t *text, abb_call_t call,
+                             const abb_call_counts_t *counts)
+{
+    abb_status_put(text, "<tr><th scope=\"row\">%s</th>", abb_counters_call_word(call));
+    for (int i = 0; i < ABB_CALL_OUTCOMES; ++i) {
+        abb_status_put(text, "<td>%s</td>", number((apr_int64_t)counts->outcomes[i], text->pool));
+    }
+    abb_status_put(text, "</tr>\n");
+}
+
+static void put_outcomes(abb_status_text_t *text, const abb_call_counts_t *calls)
+{
+    abb_status_put(text, "<section class=\"calls\"><h2>Answers to calls since the start</h2>"
+                         "<table><thead><tr><th scope=\"col\">Call</th>");
     for (int i = 0; i < ABB_CALL_OUTCOMES; ++i) {
         abb_status_put(text, "<th scope=\"col\">%s</th>",
                        abb_counters_outcome_word((abb_call_outcome_t)i));
     }
-    abb_status_put(text, "<th scope=\"col\">50 %%</th><th scope=\"col\">90 %%</th>"
-                         "<th scope=\"col\">99 %%</th></tr></thead><tbody>\n");
+    abb_status_put(text, "</tr></thead><tbody>\n");
     for (int i = 0; i < ABB_CALL_KINDS; ++i) {
-        put_call_row(text, (abb_call_t)i, &sum->calls[i]);
+        put_outcomes_row(text, (abb_call_t)i, &calls[i]);
     }
     abb_status_put(text, "</tbody></table></section>\n");
 }
@@ -415,11 +597,12 @@ const char *abb_status_page(const abb_status_t *status, apr_pool_t *p)
     put_state(&text, status);
     abb_status_put(&text, "<p>As of %s; counted since %s.</p>\n", moment(status->now, p),
                    moment(status->sum.started_at, p));
-    abb_status_put(&text, "<div class=\"cards hours\">\n");
+    abb_status_put(&text, "<div class=\"hours\">\n");
     put_hours(&text, &status->sum);
-    abb_status_put(&text, "</div>\n<div class=\"cards\">\n");
-    put_calls(&text, &status->sum);
     abb_status_put(&text, "</div>\n<div class=\"columns\">\n");
+    put_lines(&text, &status->sum);
+    put_hour_calls(&text, status->sum.hour_times);
+    put_outcomes(&text, status->sum.calls);
     put_figures(&text, status);
     abb_status_put(&text, "</div>\n</body>\n</html>\n");
     return text.bytes;

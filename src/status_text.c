@@ -42,9 +42,10 @@ static void put_call_lines(abb_status_text_t *text, abb_call_t call,
                        capital(abb_counters_outcome_word((abb_call_outcome_t)i), text->pool),
                        counts->outcomes[i]);
     }
-    for (int i = 0; i < SHARES && abb_counters_total(counts); ++i) {
-        abb_status_put(text, PREFIX "Seconds%s%s: %s\n", name, capital(share_words[i], text->pool),
-                       abb_status_seconds(abb_counters_quantile(counts, shares[i]), text->pool));
+    for (int i = 0; i < SHARES && abb_counters_total(&counts->times); ++i) {
+        abb_status_put(
+            text, PREFIX "Seconds%s%s: %s\n", name, capital(share_words[i], text->pool),
+            abb_status_seconds(abb_counters_quantile(&counts->times, shares[i]), text->pool));
     }
 }
 
@@ -89,21 +90,31 @@ static void put_figures_json(abb_status_text_t *text, const abb_status_t *status
     }
 }
 
-static void put_call_json(abb_status_text_t *text, const abb_call_counts_t *counts)
+static void put_times_json(abb_status_text_t *text, const abb_call_times_t *times)
+{
+    apr_uint64_t count = abb_counters_total(times);
+
+    abb_status_put(text, "\"count\":%" APR_UINT64_T_FMT, count);
+    for (int i = 0; i < SHARES; ++i) {
+        abb_status_put(text, ",\"%s\":%s", share_words[i],
+                       count
+                           ? abb_status_seconds(abb_counters_quantile(times, shares[i]), text->pool)
+                           : "null");
+    }
+}
+
+static void put_call_json(abb_status_text_t *text, const abb_call_counts_t *counts,
+                          const abb_call_times_t *hour)
 {
     for (int i = 0; i < ABB_CALL_OUTCOMES; ++i) {
         abb_status_put(text, "\"%s\":%" APR_UINT64_T_FMT ",",
                        abb_counters_outcome_word((abb_call_outcome_t)i), counts->outcomes[i]);
     }
-    abb_status_put(text, "\"seconds\":{\"sum\":%s",
+    abb_status_put(text, "\"seconds_since_start\":{\"sum\":%s,",
                    abb_status_seconds((apr_interval_time_t)counts->duration, text->pool));
-    for (int i = 0; i < SHARES; ++i) {
-        abb_status_put(
-            text, ",\"%s\":%s", share_words[i],
-            abb_counters_total(counts)
-                ? abb_status_seconds(abb_counters_quantile(counts, shares[i]), text->pool)
-                : "null");
-    }
+    put_times_json(text, &counts->times);
+    abb_status_put(text, "},\"seconds_last_hour\":{");
+    put_times_json(text, hour);
     abb_status_put(text, "}");
 }
 
@@ -135,7 +146,7 @@ const char *abb_status_json(const abb_status_t *status, apr_pool_t *p)
     abb_status_put(&text, "},\"calls\":{");
     for (int i = 0; i < ABB_CALL_KINDS; ++i) {
         abb_status_put(&text, "%s\"%s\":{", i ? "," : "", abb_counters_call_word((abb_call_t)i));
-        put_call_json(&text, &status->sum.calls[i]);
+        put_call_json(&text, &status->sum.calls[i], &status->sum.hour_times[i]);
         abb_status_put(&text, "}");
     }
     abb_status_put(&text, "},\"last_hour\":{");
@@ -200,7 +211,7 @@ static void put_durations(abb_status_text_t *text, const char *call,
     apr_uint64_t so_far = 0;
 
     for (int i = 0; i < ABB_COUNTERS_BUCKETS; ++i) {
-        so_far += counts->buckets[i];
+        so_far += counts->times.buckets[i];
         abb_status_put(text,
                        METRIC "call_duration_seconds_bucket{call=\"%s\",le=\"%s\"} "
                               "%" APR_UINT64_T_FMT "\n",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.client import NAVIGATION, SCRIPT
+from harness.client import NAVIGATION, SCRIPT, send
 from harness.config import VirtualHost, modules_directory, place
 from harness.simulator import account, uuid_of, workspace_uuid
 
@@ -102,6 +102,56 @@ def test_userinfo_head(site, browser):
     browser.sign_in(site.quiet.url("/any/page.html"), "mark")
     answer = browser.request("HEAD", site.quiet.endpoint("userinfo"), SCRIPT)
     assert (answer.status, answer.body) == (200, b"")
+
+
+STRICT = {"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'", "X-Content-Type-Options": "nosniff"}
+IN_FRAME = {**NAVIGATION, "Sec-Fetch-Dest": "iframe"}
+
+
+def strictness(answer) -> dict[str, str]:
+    return {name: answer.header(name) for name in STRICT if answer.header(name)}
+
+
+@pytest.mark.one_mpm
+def test_answers_that_are_no_pages_run_nothing_and_show_in_no_frame(start_server, browser):
+    host = VirtualHost("\n".join([
+        place("any", "Require valid-user", "Redirect /any/moved /any/page.html"),
+        place("tool", "AuthBitbucketAPIToken On", "Require valid-user")]))
+    start_server(host)
+    page = host.url("/any/page.html")
+    callback = browser.walk_to_callback(page, "mark")
+    login = host.endpoint("login") + "?return=%2Fany%2Fpage.html"
+    for status, address, headers in ((302, page, NAVIGATION), (302, login, NAVIGATION), (401, page, {"Accept": "application/json"}),
+                                     (401, host.endpoint("userinfo"), SCRIPT), (401, host.url("/tool/page.html"), {})):
+        answer = send("GET", address, headers)
+        assert (answer.status, strictness(answer)) == (status, STRICT), address
+    for status, address, headers in ((303, callback, NAVIGATION), (200, host.endpoint("userinfo"), SCRIPT), (303, callback, NAVIGATION)):
+        answer = browser.get(address, headers)
+        assert (answer.status, strictness(answer)) == (status, STRICT), address
+    for status, address in ((200, page), (302, host.url("/any/moved"))):
+        answer = browser.get(address, NAVIGATION)
+        assert (answer.status, strictness(answer)) == (status, {}), "what the application says is its own"
+
+
+@pytest.mark.one_mpm
+def test_a_redirect_in_a_frame_leaves_the_frame_to_the_page(start_server, browser):
+    host = VirtualHost(place("any", "Require valid-user"))
+    start_server(host)
+    callback = browser.walk_to_callback(host.url("/any/page.html"), "mark")
+    assert browser.get(callback, NAVIGATION).status == 303
+    answer = browser.get(callback, IN_FRAME)
+    assert (answer.status, strictness(answer)) == (303, {**STRICT, "Content-Security-Policy": "default-src 'none'"})
+    page = browser.get(host.url("/any/page.html"), IN_FRAME)
+    assert (page.status, strictness(page)) == (200, {})
+
+
+@pytest.mark.one_mpm
+def test_the_administrators_document_of_a_redirect_has_its_own_policy(start_server):
+    host = VirtualHost('ErrorDocument 302 /open/error.html\nAlias "/open" "${CONTENT}"\n' + place("any", "Require valid-user"))
+    start_server(host)
+    answer = send("GET", host.url("/any/page.html"), NAVIGATION)
+    assert (answer.status, strictness(answer)) == (302, {})
+    assert answer.location and answer.header("Cache-Control") == "no-store"
 
 
 @pytest.mark.one_mpm

@@ -225,7 +225,7 @@ def test_the_page(host, browser):
     page = Strict()
     page.feed(answer.text)
     page.close()
-    assert page.open == [] and page.seen.count("svg") == 5 and "script" not in page.seen and "rect" in page.seen
+    assert page.open == [] and page.seen.count("svg") == 6 and "script" not in page.seen and "rect" in page.seen
     assert not re.search(r'\s(style|on\w+)=', answer.text)
     for form in ("", "auto", "json", "prometheus"):
         told = ask(host, form).text
@@ -258,6 +258,48 @@ def test_the_last_hour(timed, new_browser, clock):
     clock.advance(3600)
     assert sum(state(timed)["last_hour"]["sign_ins"]) == 0
     assert state(timed)["figures"]["sign_ins_total"] == 3
+
+
+def rows(host, heading: str) -> dict[str, list[str]]:
+    """The table of a section of the page, by the first word of each row."""
+    section = ask(host).text.partition(f"<h2>{heading}</h2>")[2].partition("</section>")[0]
+    return {name: re.findall("<td>([^<]*)</td>", cells)
+            for name, cells in re.findall(r'<tr><th scope="row">(\w+)</th>(.*?)</tr>', section)}
+
+
+def lines_of(host) -> dict[str, int]:
+    """How many points each line of the plot has."""
+    return {kind: len(re.findall("[ML]", path)) for kind, path in re.findall('<path class="([a-z]+)" d="([^"]*)"/>', ask(host).text)}
+
+
+def test_how_long_calls_of_the_last_hour_took(timed, new_browser, simulator, clock):
+    """A slow hour does not darken the next one; since the start it counts."""
+    assert "Nobody called" in ask(timed).text and lines_of(timed) == {"most": 0, "half": 0}
+    simulator.fault("user", delay=0.6)
+    new_browser().sign_in(timed.url("/any/page.html"), "mark")
+    simulator.clear_faults()
+    user = state(timed)["calls"]["user"]
+    assert user["seconds_last_hour"]["count"] == user["seconds_since_start"]["count"] == 1
+    assert user["seconds_last_hour"]["p50"] == user["seconds_since_start"]["p50"] > 0.5
+    clock.advance(3700)
+    for _ in range(2):
+        new_browser().sign_in(timed.url("/any/page.html"), "mark")
+        clock.advance(600)
+    user = state(timed)["calls"]["user"]
+    assert user["seconds_since_start"]["count"] == 3 and user["seconds_since_start"]["p99"] > 0.5
+    assert user["seconds_last_hour"]["count"] == 2 and user["seconds_last_hour"]["p50"] <= user["seconds_last_hour"]["p99"] < 0.5
+    count, *shares = rows(timed, "Calls of the last hour")["user"]
+    assert count == "2" and all(share.endswith(" ms") for share in shares)
+    assert rows(timed, "Calls of the last hour")["members"] == ["0", "-", "-", "-"]
+    assert rows(timed, "Answers to calls since the start")["user"] == ["3", "0", "0", "0", "0"]
+    assert lines_of(timed) == {"most": 2, "half": 2} and "Nobody called" not in ask(timed).text
+    counted = "bitbucket_call_duration_seconds_count", (("call", "user"),)
+    durations = read_prometheus(ask(timed, "prometheus").text)["bitbucket_call_duration_seconds"]["samples"]
+    assert durations[counted] == 3
+    clock.advance(3600)
+    user = state(timed)["calls"]["user"]
+    assert user["seconds_last_hour"] == {"count": 0, "p50": None, "p90": None, "p99": None}
+    assert user["seconds_since_start"]["count"] == 3 and "Nobody called" in ask(timed).text
 
 
 NAME, LABELS = r"[a-zA-Z_:][a-zA-Z0-9_:]*", r'\{(?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*",?)*\}'
@@ -346,6 +388,7 @@ def test_it_outlives_graceful(host, browser):
     assert after["start_time_seconds"] == before["start_time_seconds"]
     assert (after["sign_ins_total"], after["requests_total"]) == (1, before["requests_total"] + 1)
     assert after["store_records"] == before["store_records"] >= 1
+    assert state(host)["calls"]["user"]["seconds_last_hour"]["count"] == 1
 
 
 @pytest.mark.one_mpm
