@@ -37,4 +37,15 @@ broken() {
     done
 }
 is_empty "$(broken)" "links between the documents lead to a page and a heading"
+
+# tests/httpd/test_documents.py has httpd read the blocks that say apache; so all of them must say it.
+unlabelled() {
+    # shellcheck disable=SC2086
+    awk 'FNR == 1 {inside = 0}
+         /^ *```/ {inside = !inside; bare = inside && /^ *``` *$/; next}
+         bare && /^ *(AuthType|Require|AuthBitbucket[A-Za-z]*|LoadModule) / {print FILENAME ":" FNR ": " $0}
+         !inside && /^    +(AuthType|AuthBitbucket[A-Za-z]*|LoadModule|<(Location|Directory|VirtualHost)[A-Za-z]*) / {
+             print FILENAME ":" FNR ": " $0}' $pages
+}
+is_empty "$(unlabelled)" "blocks of configuration are marked as apache"
 plan

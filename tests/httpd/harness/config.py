@@ -138,7 +138,7 @@ def _mpm_settings(mpm: str) -> str:
             f"MaxRequestWorkers {4 * THREADS_PER_CHILD}")
 
 
-def _load_modules(names: Sequence[str]) -> str:
+def load_modules(names: Sequence[str]) -> str:
     directory = modules_directory()
     return "\n".join(f"LoadModule {name}_module {directory}/mod_{name}.so" for name in names
                      if (directory / f"mod_{name}.so").exists())
@@ -153,7 +153,7 @@ DefaultRuntimeDir "{root}/run"
 PidFile run/httpd.pid
 ServerName localhost
 ServerTokens Prod
-{_load_modules([f"mpm_{mpm}", cgi, *MODULES])}
+{load_modules([f"mpm_{mpm}", cgi, *MODULES])}
 LoadModule auth_bitbucket_module "{module_under_test()}"
 {as_user}
 {_mpm_settings(mpm)}
