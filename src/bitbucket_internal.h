@@ -31,6 +31,7 @@ typedef struct abb_bitbucket_round_t {
     const abb_bitbucket_t *bitbucket;
     /* NULL: not known yet. */
     const char *uuid;
+    /* Of the monotonic clock. */
     apr_time_t deadline;
 } abb_bitbucket_round_t;
 

@@ -4,6 +4,7 @@
  */
 #include <string.h>
 
+#include "abb_clock.h"
 #include "bitbucket_internal.h"
 
 /* So many microseconds at most are added to the pause before a second try. */
@@ -14,18 +15,14 @@
 abb_bitbucket_round_t abb_bitbucket_begin_round(const abb_bitbucket_t *bitbucket, const char *uuid)
 {
     abb_bitbucket_round_t round = {bitbucket, uuid,
-                                   apr_time_now() + bitbucket->http_settings.total_timeout};
+                                   abb_clock_monotonic() + bitbucket->http_settings.total_timeout};
 
     return round;
 }
 
-/* What is left of the round's time; of a clock that was put back no more than the whole. */
 static apr_interval_time_t time_left(const abb_bitbucket_round_t *round)
 {
-    apr_interval_time_t left = round->deadline - apr_time_now();
-    apr_interval_time_t whole = round->bitbucket->http_settings.total_timeout;
-
-    return left < whole ? left : whole;
+    return round->deadline - abb_clock_monotonic();
 }
 
 /* Nobody answered, or what answered was no API: an error page, a proxy. */

@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "abb_clock.h"
+
 /* More jobs than these for each thread do not wait when nobody waits for them. */
 #define QUEUE_PER_THREAD 64
 /* With those that are stuck there may be so many times the threads that are wanted. */
@@ -76,14 +78,6 @@ struct abb_offload_t {
 };
 
 /* ---- time ---------------------------------------------------------------- */
-
-static apr_time_t monotonic_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return apr_time_from_sec((apr_time_t)now.tv_sec) + now.tv_nsec / 1000;
-}
 
 /* Returns whether there was no signal until then. */
 static int wait_until_locked(abb_offload_t *offload, pthread_cond_t *condition, apr_time_t deadline)
@@ -167,7 +161,7 @@ static void probe_body_locked(abb_offload_t *offload);
 static void start_probe_locked(abb_offload_t *offload)
 {
     ++offload->probes;
-    offload->probe_began = monotonic_now();
+    offload->probe_began = abb_clock_monotonic();
     if (!start_thread_locked(offload, probe_body_locked)) {
         --offload->probes;
     }
@@ -212,17 +206,17 @@ static void tell(const abb_offload_t *offload, int is_news, int is_answering)
 /* An answer that comes too late is of no use to anybody who waits. */
 static int probe_in_time(const abb_offload_t *offload)
 {
-    apr_time_t began = monotonic_now();
+    apr_time_t began = abb_clock_monotonic();
 
     return offload->settings.probe(offload->settings.owner) &&
-           monotonic_now() - began <= offload->settings.patience;
+           abb_clock_monotonic() - began <= offload->settings.patience;
 }
 
 /* Try until the other side answers, or another thread that tries found that it does. */
 static void probe_body_locked(abb_offload_t *offload)
 {
     while (offload->is_open && !offload->has_ended) {
-        apr_time_t next = monotonic_now() + offload->settings.probe_interval;
+        apr_time_t next = abb_clock_monotonic() + offload->settings.probe_interval;
         int answered;
         int is_news;
 
@@ -232,7 +226,7 @@ static void probe_body_locked(abb_offload_t *offload)
         if (!offload->is_open || offload->has_ended) {
             break;
         }
-        offload->probe_began = monotonic_now();
+        offload->probe_began = abb_clock_monotonic();
         pthread_mutex_unlock(&offload->lock);
         answered = probe_in_time(offload);
         pthread_mutex_lock(&offload->lock);
@@ -250,7 +244,7 @@ static void help_probe_locked(abb_offload_t *offload)
     apr_time_t overdue = offload->settings.probe_interval + offload->settings.probe_patience;
 
     if (offload->probes == 0 || (offload->probes < ABB_OFFLOAD_PROBES_MAX &&
-                                 monotonic_now() - offload->probe_began > overdue)) {
+                                 abb_clock_monotonic() - offload->probe_began > overdue)) {
         start_probe_locked(offload);
     }
 }
@@ -311,7 +305,7 @@ static void remove_locked(abb_offload_t *offload, const job_t *job)
 static void begin_locked(abb_offload_t *offload, job_t *job)
 {
     job->state = JOB_RUNS;
-    job->began = monotonic_now();
+    job->began = abb_clock_monotonic();
     job->next = offload->running;
     offload->running = job;
 }
@@ -400,7 +394,7 @@ static void worker_body_locked(abb_offload_t *offload)
 /* Threads in jobs that take too long, also those that nobody waited for, are as good as lost. */
 static void count_stuck_locked(abb_offload_t *offload)
 {
-    apr_time_t now = monotonic_now();
+    apr_time_t now = abb_clock_monotonic();
 
     for (job_t *job = offload->running; job; job = job->next) {
         if (now - job->began > offload->settings.patience) {
@@ -460,7 +454,7 @@ static int abandon_locked(abb_offload_t *offload, job_t *job, apr_uint64_t finis
 /* Returns whether the job is done; if not, it is no longer the caller's. */
 static int await(abb_offload_t *offload, job_t *job, int *is_news)
 {
-    apr_time_t deadline = monotonic_now() + offload->settings.patience;
+    apr_time_t deadline = abb_clock_monotonic() + offload->settings.patience;
     apr_uint64_t finished = offload->finished;
     int is_late = 0;
 
@@ -558,7 +552,7 @@ static void drop_waiting_locked(abb_offload_t *offload)
 static apr_status_t end(void *data)
 {
     abb_offload_t *offload = data;
-    apr_time_t deadline = monotonic_now() + END_PATIENCE;
+    apr_time_t deadline = abb_clock_monotonic() + END_PATIENCE;
     int is_late = 0;
 
     pthread_mutex_lock(&offload->lock);
