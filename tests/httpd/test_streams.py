@@ -51,8 +51,19 @@ class Ask:
 
 
 def run(directory: Path, asks: list[Ask]) -> list[Ask]:
-    """All at once over as few connections as curl needs; over TLS, since Debian 12's curl mixes
-    up streams without (h2c)."""
+    """All at once. httpd resets a stream whose body nobody read, behind the answer, and under load
+    the reset may overtake it in curl: then that one is asked again."""
+    run_once(directory, asks)
+    for _ in range(3):
+        if cut := [ask for ask in asks if ask.version == "0"]:
+            run_once(directory, cut)
+    assert {ask.version for ask in asks} == {"2"}
+    return asks
+
+
+def run_once(directory: Path, asks: list[Ask]) -> None:
+    """Over as few connections as curl needs; over TLS, since Debian 12's curl mixes up streams
+    without (h2c)."""
     command = ["curl", "--silent", "--parallel", "--parallel-max", str(len(asks))]
     for number, ask in enumerate(asks):
         command += (["--next"] if number else []) + [
@@ -63,7 +74,7 @@ def run(directory: Path, asks: list[Ask]) -> list[Ask]:
             command += ["--header", f"{name}: {value}"]
         command.append(ask.url)
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    # 92: httpd resets a stream whose body nobody read, behind the answer; what was answered is judged below.
+    # 92: a stream was reset; what was answered is judged by the caller.
     assert done.returncode in (0, 92), done.stderr
     for line in done.stdout.splitlines():
         number, status, version, connects = line.split()
@@ -71,10 +82,9 @@ def run(directory: Path, asks: list[Ask]) -> list[Ask]:
         ask.status, ask.version, ask.connects = int(status), version, int(connects)
         body = directory / f"body{number}"
         ask.body = body.read_bytes() if body.exists() else b""
-        lines = (directory / f"head{number}").read_text().splitlines()[1:]
+        head = directory / f"head{number}"
+        lines = head.read_text().splitlines()[1:] if head.exists() else []
         ask.answered = {k.strip().lower(): v.strip() for k, _, v in (line.partition(":") for line in lines if ":" in line)}
-    assert {ask.version for ask in asks} == {"2"}
-    return asks
 
 
 @pytest.fixture
