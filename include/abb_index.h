@@ -33,15 +33,18 @@ typedef struct abb_index_session_t {
 /*
  * Note a session just made, of ABB_SESSION_KIND or _NAMED, if it has to be. With more of
  * the first kind than sessions->max_per_account, those that began first end: *ended is
- * how many. Sessions that began before anybody noted them count for nothing.
- * Errors: ABB_ESTORE; ABB_ECRYPTO. Lifetime of temporary memory: p.
+ * how many. Sessions that began before anybody noted them count for nothing. One that
+ * cannot be noted ends: nobody could find it later. Waits while others are at the same
+ * list, at most 2.5 seconds.
+ * Errors: ABB_ESTORE; ABB_ECRYPTO. Lifetime of temporary memory: p. Threads: any, like
+ * all functions here.
  */
 apr_status_t abb_index_add(const abb_sessions_t *sessions, abb_session_kind_t kind,
                            const abb_session_t *session, apr_time_t now, int *ended, apr_pool_t *p,
                            abb_error_t *err);
 
 /*
- * Add an account's living sessions to a list of abb_index_session_t: those of all sites
+ * Add an account's living sessions, in no order, to a list of abb_index_session_t: those of all sites
  * of the store where it can be walked, else those of this site. uuid as in abb_account_t.
  * Lifetime: the list's pool. Errors: ABB_ESTORE; ABB_ECRYPTO.
  */

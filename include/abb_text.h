@@ -98,6 +98,12 @@ char *abb_text_lower(const char *text, apr_pool_t *p);
 char *abb_text_loggable(const char *text, apr_size_t max, apr_pool_t *p);
 
 /*
+ * The same for a value in `key="value"`: its quotes become apostrophes, so that what
+ * somebody chose, a nickname, cannot look like the next key. text may be NULL.
+ */
+char *abb_text_quotable(const char *text, apr_size_t max, apr_pool_t *p);
+
+/*
  * Read a duration: a number with an optional unit s, m, h or d; a bare number
  * is seconds. Errors: APR_EINVAL for anything else or more than ten years.
  */

@@ -200,9 +200,6 @@ static apr_status_t note_session(const abb_visit_t *visit, request_rec *r,
                       sessions->max_per_account ? sessions->max_per_account
                                                 : ABB_SESSION_PER_ACCOUNT_MAX);
     }
-    if (status != APR_SUCCESS) {
-        abb_session_drop(sessions, session, NULL);
-    }
     return status;
 }
 
@@ -210,7 +207,6 @@ static int welcome(abb_visit_t *visit, request_rec *r, const abb_login_result_t 
 {
     const abb_account_t *account = &result->session->record.account;
     const char *workspaces = abb_identity_workspaces(&result->session->record, r->pool);
-
     abb_error_t err;
 
     abb_error_clear(&err);

@@ -29,8 +29,6 @@ typedef struct {
 
 /* ---- the record of an account -------------------------------------------- */
 
-/* Both parts are asked for, since of one part a machine may have an old copy. */
-
 /* Under one of the ring's keys. */
 static apr_status_t name_page(const abb_sessions_t *sessions, const abb_crypto_key_t *key,
                               const char *uuid, abb_store_key_t *name, apr_pool_t *p,
@@ -45,7 +43,10 @@ static apr_status_t name_page(const abb_sessions_t *sessions, const abb_crypto_k
                                  : status;
 }
 
-/* Read what there is, leaving out what has ended in any case. */
+/*
+ * Read what there is, leaving out what has ended in any case. Here and below both parts
+ * are asked for, since of one part a machine may have an old copy.
+ */
 static apr_status_t read_page(const abb_sessions_t *sessions, page_t *page, apr_time_t now,
                               apr_pool_t *p, abb_error_t *err)
 {
@@ -203,6 +204,7 @@ static apr_status_t lease_page(const abb_sessions_t *sessions, const page_t *pag
                                apr_uint64_t *holder, abb_error_t *err)
 {
     apr_status_t status = ABB_ECHANGED;
+    apr_interval_time_t waited = 0;
 
     for (int i = 0; i < TRIES && (status == ABB_ECHANGED || status == APR_NOTFOUND); ++i) {
         if (status == APR_NOTFOUND &&
@@ -211,9 +213,9 @@ static apr_status_t lease_page(const abb_sessions_t *sessions, const page_t *pag
         }
         if (i > 0) {
             apr_sleep(i * TRY_PAUSE);
+            waited += i * TRY_PAUSE;
         }
-        status =
-            abb_store_lease(sessions->store, &page->key, LEASE, now + i * TRY_PAUSE, holder, err);
+        status = abb_store_lease(sessions->store, &page->key, LEASE, now + waited, holder, err);
     }
     return status == ABB_ECHANGED || status == APR_NOTFOUND
                ? abb_error_set(err, ABB_ESTORE,
@@ -236,27 +238,37 @@ static apr_status_t add_leased(const abb_sessions_t *sessions, page_t *page, con
                : status;
 }
 
+static apr_status_t note(const abb_sessions_t *sessions, const char *uuid, const entry_t *entry,
+                         apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err)
+{
+    page_t *page = apr_palloc(p, sizeof(*page));
+    apr_uint64_t holder;
+    apr_status_t status;
+
+    if ((status = name_page(sessions, &sessions->keyring->keys[0], uuid, &page->key, p, err)) !=
+            APR_SUCCESS ||
+        (status = lease_page(sessions, page, now, &holder, err)) != APR_SUCCESS) {
+        return status;
+    }
+    status = add_leased(sessions, page, entry, now, ended, p, err);
+    abb_store_release(sessions->store, &page->key, holder, NULL);
+    return status;
+}
+
 apr_status_t abb_index_add(const abb_sessions_t *sessions, abb_session_kind_t kind,
                            const abb_session_t *session, apr_time_t now, int *ended, apr_pool_t *p,
                            abb_error_t *err)
 {
     entry_t entry = {session->key, now, session->absolute_end, kind};
-    page_t *page;
-    apr_uint64_t holder;
-    apr_status_t status;
+    apr_status_t status = APR_SUCCESS;
 
     *ended = 0;
-    if (!sessions->max_per_account && abb_store_can_walk(sessions->store)) {
-        return APR_SUCCESS;
+    if (sessions->max_per_account || !abb_store_can_walk(sessions->store)) {
+        status = note(sessions, session->record.account.uuid, &entry, now, ended, p, err);
     }
-    page = apr_palloc(p, sizeof(*page));
-    if ((status = name_page(sessions, &sessions->keyring->keys[0], session->record.account.uuid,
-                            &page->key, p, err)) != APR_SUCCESS ||
-        (status = lease_page(sessions, page, now, &holder, err)) != APR_SUCCESS) {
-        return status;
+    if (status != APR_SUCCESS) {
+        abb_session_drop(sessions, session, NULL);
     }
-    status = add_leased(sessions, page, &entry, now, ended, p, err);
-    abb_store_release(sessions->store, &page->key, holder, NULL);
     return status;
 }
 
@@ -320,7 +332,7 @@ static void note_if_ours(void *context, const abb_store_key_t *key,
 static apr_status_t list_by_walk(const abb_sessions_t *sessions, const char *uuid, apr_time_t now,
                                  apr_array_header_t *list, abb_error_t *err)
 {
-    search_t search = {.sessions = sessions, .uuid = uuid, .list = list};
+    search_t search = {.uuid = uuid, .list = list};
     apr_status_t status = apr_pool_create(&search.pool, list->pool);
 
     if (status == APR_SUCCESS) {

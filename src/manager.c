@@ -19,7 +19,7 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 #define HANDLER "bitbucket-sessions"
 #define FORM_MAX 4096
-/* What is done is shown by a page of its own address, so that a reload does nothing. */
+/* What a form may ask for. */
 #define WORD_END "end"
 #define WORD_END_ALL "end-all"
 
@@ -286,6 +286,15 @@ static const apr_array_header_t *choose(const errand_t *errand)
     return chosen;
 }
 
+/* For the log: what names no session may be anything. */
+static const char *name_of_session(const errand_t *errand)
+{
+    return !errand->session ? "*"
+           : strspn(errand->session, "0123456789abcdef") == strlen(errand->session)
+               ? abb_text_loggable(errand->session, ABB_SESSION_TAG_SIZE, errand->r->pool)
+               : "unknown";
+}
+
 static void tell(const errand_t *errand)
 {
     request_rec *r = errand->r;
@@ -293,9 +302,8 @@ static void tell(const errand_t *errand)
     ap_log_rerror(APLOG_MARK, APLOG_NOTICE, 0, r,
                   ABB_LOGNO(0209) "ended by an administrator; account=%s session=%s count=%d "
                                   "by=\"%s\"",
-                  errand->account ? errand->account : "*",
-                  errand->session ? abb_text_loggable(errand->session, 16, r->pool) : "*",
-                  errand->ended, abb_text_loggable(r->user, 200, r->pool));
+                  errand->account ? errand->account : "*", name_of_session(errand), errand->ended,
+                  abb_text_quotable(r->user, 200, r->pool));
 }
 
 static apr_status_t end_all(errand_t *errand, abb_error_t *err)

@@ -35,7 +35,7 @@ typedef struct job_t {
     pthread_cond_t done;
 } job_t;
 
-/* Not in a pool: a thread that is stuck may outlive all of them. */
+/* Neither this nor the queue is in a pool: a thread that is stuck may outlive all of them. */
 typedef struct thread_t {
     abb_offload_t *offload;
     void (*body_locked)(abb_offload_t *offload);
@@ -44,7 +44,6 @@ typedef struct thread_t {
     struct thread_t *next;
 } thread_t;
 
-/* Not in a pool: a thread that is stuck may outlive all of them. */
 struct abb_offload_t {
     abb_offload_settings_t settings;
     pthread_mutex_t lock;

@@ -222,17 +222,6 @@ int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_o
     return abb_request_send_page(r, meaning->status, &page);
 }
 
-/* People choose their nicknames: none may look like the next key of the line. */
-static const char *quotable(const char *text, apr_pool_t *p)
-{
-    char *copy = abb_text_loggable(text ? text : "", 200, p);
-
-    for (char *quote = copy; (quote = strchr(quote, '"')) != NULL;) {
-        *quote = '\'';
-    }
-    return copy;
-}
-
 int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, const char *rule,
                                const abb_refusal_offers_t *offers)
 {
@@ -241,7 +230,7 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
 
     ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
                   ABB_LOGNO(0103) "refused; user=\"%s\" account=%s rule=\"%s\" reference=%s",
-                  quotable(r->user, r->pool), account->uuid,
+                  abb_text_quotable(r->user, 200, r->pool), account->uuid,
                   rule ? rule : "(not one of this module's)", reference);
     set_variables(r, "forbidden", reference);
     begin_page(&page, offers, reference);

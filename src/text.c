@@ -480,6 +480,16 @@ char *abb_text_loggable(const char *text, apr_size_t max, apr_pool_t *p)
     return loggable;
 }
 
+char *abb_text_quotable(const char *text, apr_size_t max, apr_pool_t *p)
+{
+    char *copy = abb_text_loggable(text ? text : "", max, p);
+
+    for (char *quote = copy; (quote = strchr(quote, '"')) != NULL;) {
+        *quote = '\'';
+    }
+    return copy;
+}
+
 /* ---- durations ----------------------------------------------------------- */
 
 const char *abb_text_duration(apr_interval_time_t duration, apr_pool_t *p)

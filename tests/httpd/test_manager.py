@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -169,6 +171,24 @@ def test_no_cookie_and_no_token_is_shown(plain, simulator):
     browser = signed_in(plain, "mark")
     page = send("GET", plain.url(f"/sessions?account={uuid_of('mark')}"), ADMIN).text
     assert browser.session_value() not in page and not any(secret in page for secret in simulator.secrets())
+
+
+def test_with_a_password_file(start_server):
+    """Bitbucket may be down, or nobody of ours may have a session."""
+    host = VirtualHost('<Location "/sessions">\n    SetHandler bitbucket-sessions\n    AuthType Basic\n    AuthName keys\n'
+                       '    AuthBasicProvider file\n    AuthUserFile conf/people\n    Require valid-user\n</Location>\n'
+                       + place("any", "Require valid-user"))
+    server = start_server.prepare(host, main="".join(
+        f"LoadModule {name}_module {modules_directory()}/mod_{name}.so\n" for name in ("auth_basic", "authn_file")))
+    (server.root / "conf").mkdir(exist_ok=True)
+    (server.root / "conf" / "people").write_text(
+        "anna:{SHA}" + base64.b64encode(hashlib.sha1(b"a password").digest()).decode() + "\n")
+    server.start()
+    visitor = signed_in(host, "mark")
+    assert end(host, {"User-Agent": "curl/8.0"}, action="end", account=uuid_of("mark")).status == 401
+    assert is_in(host, visitor)
+    assert end(host, {**basic("anna", "a password"), "User-Agent": "curl/8.0"}, action="end", account=uuid_of("mark")).json["ended"] == 1
+    assert not is_in(host, visitor)
 
 
 # -- whom it obeys

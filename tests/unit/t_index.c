@@ -318,14 +318,11 @@ static void a_list_has_an_end(void **state)
     assert_int_equal(list(place, ADA, NOW + SECONDS(1))->nelts, ABB_SESSION_PER_ACCOUNT_MAX);
 }
 
-/* A record of the list that is not one of ours, as long as can be. */
-static void a_damaged_list_is_an_empty_one(void **state)
+/* The name of ADA's list. */
+static abb_store_key_t key_of_list(place_t *place)
 {
-    place_t *place = *state;
-    abb_store_record_t stored;
     abb_store_key_t key;
     unsigned char code[ABB_CRYPTO_KEY_SIZE];
-    int ended;
 
     assert_int_equal(abb_crypto_authenticate(&place->ring.keys[0], "account index:" ADA,
                                              strlen("account index:" ADA), code, NULL),
@@ -333,6 +330,63 @@ static void a_damaged_list_is_an_empty_one(void **state)
     assert_int_equal(abb_session_find_key(&place->sessions, ABB_SESSION_KIND_INDEX, code,
                                           sizeof(code), &key, NULL),
                      APR_SUCCESS);
+    return key;
+}
+
+/* Its process died while it wrote the list. */
+static void a_dead_writer_is_waited_for_and_no_longer(void **state)
+{
+    place_t *place = *state;
+    abb_store_key_t key = key_of_list(place);
+    apr_uint64_t holder;
+    apr_time_t began;
+    int ended;
+
+    place->sessions.max_per_account = 2;
+    sign_in(place, ADA, NOW, &ended);
+    assert_int_equal(abb_store_lease(place->store, &key, SECONDS(2), NOW, &holder, NULL),
+                     APR_SUCCESS);
+    began = apr_time_now();
+    sign_in(place, ADA, NOW, &ended);
+    assert_in_range(apr_time_now() - began, apr_time_from_msec(1500), SECONDS(4));
+    assert_int_equal(list(place, ADA, NOW)->nelts, 2);
+}
+
+/* What nobody can end later does not begin. */
+static void one_that_cannot_be_noted_ends(void **state)
+{
+    abb_record_private_t private_part = {.tokens = {.access_token = "token"}, .raw_user = "{}"};
+    place_t *place = *state;
+    abb_store_key_t key = key_of_list(place);
+    abb_session_t *session;
+    abb_record_t record;
+    apr_uint64_t holder;
+    const char *cookie;
+    int ended;
+
+    place->sessions.max_per_account = 2;
+    sign_in(place, ADA, NOW, &ended);
+    assert_int_equal(abb_store_lease(place->store, &key, SECONDS(60), NOW, &holder, NULL),
+                     APR_SUCCESS);
+    memset(&record, 0, sizeof(record));
+    record.account.uuid = ADA;
+    assert_int_equal(abb_session_create(&place->sessions, &record, &private_part, NOW, &cookie,
+                                        &session, place->p, NULL),
+                     APR_SUCCESS);
+    assert_int_equal(abb_index_add(&place->sessions, ABB_SESSION_KIND_NAMED, session, NOW, &ended,
+                                   place->p, NULL),
+                     ABB_ESTORE);
+    assert_false(is_living(place, session, NOW));
+}
+
+/* A record of the list that is not one of ours, as long as can be. */
+static void a_damaged_list_is_an_empty_one(void **state)
+{
+    place_t *place = *state;
+    abb_store_record_t stored;
+    abb_store_key_t key = key_of_list(place);
+    int ended;
+
     memset(&stored, 0, sizeof(stored));
     stored.open = unit_repeat('x', 100001, place->p);
     stored.open_size = 100001;
@@ -410,6 +464,8 @@ int main(void)
         PLACE_TEST(a_new_session_key_hides_none),
         PLACE_TEST(a_site_has_lists_of_its_own),
         PLACE_TEST(a_list_has_an_end),
+        PLACE_TEST(a_dead_writer_is_waited_for_and_no_longer),
+        PLACE_TEST(one_that_cannot_be_noted_ends),
         PLACE_TEST(a_damaged_list_is_an_empty_one),
         PLACE_TEST(those_at_once_keep_the_limit),
         PLACE_TEST(a_walk_sees_all_that_stay),

@@ -80,10 +80,30 @@ static int decodes(const char *text, apr_pool_t *p)
 static void base64url_refuses_other_forms(void **state)
 {
     static const char *const texts[] = {
-        "Z",         "Zm9vY",     "=",      "====",   "Zg==",     "Zg=",      "Zm8=",
-        "Zm9v=",     "Zm9v====",  "Zg=a",   "Zm+v",   "Zm/v",     " Zm9v",    "Zm9v ",
-        "Zm9v\n",    "Zm9v\r\n",  "Zm\n9v", "Zm 9v",  "Zm.v",     "Zm9v,Zg",  "Zm%39v",
-        "Zm9\xc3\xa9", "\xef\xbb\xbfZm9v", "Zm9\x01",
+        "Z",
+        "Zm9vY",
+        "=",
+        "====",
+        "Zg==",
+        "Zg=",
+        "Zm8=",
+        "Zm9v=",
+        "Zm9v====",
+        "Zg=a",
+        "Zm+v",
+        "Zm/v",
+        " Zm9v",
+        "Zm9v ",
+        "Zm9v\n",
+        "Zm9v\r\n",
+        "Zm\n9v",
+        "Zm 9v",
+        "Zm.v",
+        "Zm9v,Zg",
+        "Zm%39v",
+        "Zm9\xc3\xa9",
+        "\xef\xbb\xbfZm9v",
+        "Zm9\x01",
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(texts); ++i) {
@@ -279,11 +299,21 @@ static void check_refused_query(const char *query, apr_pool_t *p)
 static void a_name_that_comes_twice_is_refused(void **state)
 {
     static const char *const queries[] = {
-        "state=1&state=2",   "state=1&state=1",         "state=1&%73tate=2",
-        "%73tate=1&state=2", "state=1&%73%74%61%74%65", "state&state",
-        "state=&state=1",    "state=1&code=2&state=3",  "state=1&&state=2",
-        "a+b=1&a%20b=2",     "%2B=1&%2b=2",             "\xc3\xbc=1&%C3%BC=2",
-        "state=1&STATE=2",   "State=1&%53tate=2",       "=1&=2",
+        "state=1&state=2",
+        "state=1&state=1",
+        "state=1&%73tate=2",
+        "%73tate=1&state=2",
+        "state=1&%73%74%61%74%65",
+        "state&state",
+        "state=&state=1",
+        "state=1&code=2&state=3",
+        "state=1&&state=2",
+        "a+b=1&a%20b=2",
+        "%2B=1&%2b=2",
+        "\xc3\xbc=1&%C3%BC=2",
+        "state=1&STATE=2",
+        "State=1&%53tate=2",
+        "=1&=2",
         "=1&=",
     };
 
@@ -295,10 +325,10 @@ static void a_name_that_comes_twice_is_refused(void **state)
 static void a_broken_encoding_is_refused(void **state)
 {
     static const char *const queries[] = {
-        "a=%",     "a=%4",    "a=%4&b=1", "a=%&41=1", "a=1&b=%", "a=%zz",     "a=%4g",   "a=%g4",
-        "a=%-1",   "a=%+1",   "a=% 1",    "a=%0x",    "a=%%41",  "a=%u0041",  "%=1",     "%4=1",
-        "%zz=1",   "a%",      "a%4",      "a=%4\xff", "a=%\xc1\x31", "a=%4@", "a=%4`",   "a=%:0",
-        "a=%/0",   "a=%0G",   "a=x%",     "a=%41%",   "a=1&b%=2",
+        "a=%",   "a=%4",  "a=%4&b=1", "a=%&41=1", "a=1&b=%",     "a=%zz",    "a=%4g", "a=%g4",
+        "a=%-1", "a=%+1", "a=% 1",    "a=%0x",    "a=%%41",      "a=%u0041", "%=1",   "%4=1",
+        "%zz=1", "a%",    "a%4",      "a=%4\xff", "a=%\xc1\x31", "a=%4@",    "a=%4`", "a=%:0",
+        "a=%/0", "a=%0G", "a=x%",     "a=%41%",   "a=1&b%=2",
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(queries); ++i) {
@@ -476,11 +506,12 @@ static void other_sites_are_refused(void **state)
 static void a_second_slash_is_refused(void **state)
 {
     static const char *const paths[] = {
-        "//",          "//evil",        "///evil",     "////evil",     "/\\evil",     "/\\/evil",
-        "\\/evil",     "\\\\evil",      "/%2fevil",    "/%2Fevil",     "/%2f",        "/%2f/evil",
-        "/%5cevil",    "/%5Cevil",      "/%5c",        "/%5c/evil",    "//%2fevil",   "/%2f%2fevil",
-        "//evil?a=b",  "//evil@site.example/", "//@evil", "/\t/evil",  "/\n/evil",    "/\r/evil",
-        "/%09/evil",   "/%0a/evil",     "/%0d%0a/evil", "/ /evil",     "/\x0b/evil",  "/\x01/evil",
+        "//",        "//evil",       "///evil",     "////evil",   "/\\evil",
+        "/\\/evil",  "\\/evil",      "\\\\evil",    "/%2fevil",   "/%2Fevil",
+        "/%2f",      "/%2f/evil",    "/%5cevil",    "/%5Cevil",   "/%5c",
+        "/%5c/evil", "//%2fevil",    "/%2f%2fevil", "//evil?a=b", "//evil@site.example/",
+        "//@evil",   "/\t/evil",     "/\n/evil",    "/\r/evil",   "/%09/evil",
+        "/%0a/evil", "/%0d%0a/evil", "/ /evil",     "/\x0b/evil", "/\x01/evil",
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(paths); ++i) {
@@ -491,11 +522,11 @@ static void a_second_slash_is_refused(void **state)
 static void dot_segments_are_refused(void **state)
 {
     static const char *const paths[] = {
-        "/.",        "/..",         "/./",        "/../",         "/..//x",      "/.//x",
-        "/./x",      "/../x",       "/a/.",       "/a/..",        "/a/./b",      "/a/../b",
-        "/a/..//x",  "/a/..?b",     "/.?b",       "/..?b",        "/%2e",        "/%2e%2e",
-        "/%2e%2e/",  "/%2E%2E/x",   "/.%2e/x",    "/%2e./x",      "/%2e/x",      "/a/%2e",
-        "/a/%2e%2E", "/a/.%2E/b",   "/a/%2e%2e/b", "/a/%2e%2e?b", "/a/b/c/../d", "/a/%2e%2e//x",
+        "/.",        "/..",       "/./",         "/../",        "/..//x",      "/.//x",
+        "/./x",      "/../x",     "/a/.",        "/a/..",       "/a/./b",      "/a/../b",
+        "/a/..//x",  "/a/..?b",   "/.?b",        "/..?b",       "/%2e",        "/%2e%2e",
+        "/%2e%2e/",  "/%2E%2E/x", "/.%2e/x",     "/%2e./x",     "/%2e/x",      "/a/%2e",
+        "/a/%2e%2E", "/a/.%2E/b", "/a/%2e%2e/b", "/a/%2e%2e?b", "/a/b/c/../d", "/a/%2e%2e//x",
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(paths); ++i) {
@@ -507,8 +538,8 @@ static void dot_segments_are_refused(void **state)
 static void dot_segments_between_encoded_slashes_are_refused(void **state)
 {
     static const char *const paths[] = {
-        "/..%2fx",       "/..%2Fx",     "/.%2fx",     "/%2e%2e%2fx",        "/a%2f..",
-        "/a%2f../b",     "/a%2f..%2fb", "/a/..%2fb",  "/a%2f%2e%2e%2f%2fx", "/a%2F.%2Fb",
+        "/..%2fx",       "/..%2Fx",     "/.%2fx",    "/%2e%2e%2fx",        "/a%2f..",
+        "/a%2f../b",     "/a%2f..%2fb", "/a/..%2fb", "/a%2f%2e%2e%2f%2fx", "/a%2F.%2Fb",
         "/a%2f%2e%2e?b", "/a%2f.",
     };
 
@@ -554,8 +585,8 @@ static void unfit_bytes_are_refused_when_encoded(void **state)
 static void a_broken_encoding_in_the_path_is_refused(void **state)
 {
     static const char *const paths[] = {
-        "/%", "/%2", "/a%", "/a%4", "/a%zz", "/a%4g/b", "/a%%41", "/a%?b", "/a%4?b", "/a%/b",
-        "/a%u002f", "/.%", "/.%2", "/a/.%", "/a/..%2",
+        "/%",     "/%2",   "/a%",      "/a%4", "/a%zz", "/a%4g/b", "/a%%41",  "/a%?b",
+        "/a%4?b", "/a%/b", "/a%u002f", "/.%",  "/.%2",  "/a/.%",   "/a/..%2",
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(paths); ++i) {
@@ -567,12 +598,12 @@ static void unicode_is_refused(void **state)
 {
     static const char *const paths[] = {
         "/\xc3\xbc",
-        "/\xe2\x80\xaexyz",      /* right-to-left override */
-        "/\xef\xbc\x8fx.evil",   /* full-width solidus */
-        "/\xe2\x88\x95x.evil",   /* division slash */
-        "/\xe2\x80\xa8/evil",    /* line separator */
-        "/\xc0\xafx.evil",       /* overlong slash */
-        "\xef\xbb\xbf/a",        /* byte order mark */
+        "/\xe2\x80\xaexyz",    /* right-to-left override */
+        "/\xef\xbc\x8fx.evil", /* full-width solidus */
+        "/\xe2\x88\x95x.evil", /* division slash */
+        "/\xe2\x80\xa8/evil",  /* line separator */
+        "/\xc0\xafx.evil",     /* overlong slash */
+        "\xef\xbb\xbf/a",      /* byte order mark */
         "/\xff",
     };
 
@@ -624,17 +655,17 @@ static apr_size_t utf8_put(char *out, apr_uint32_t c)
 }
 
 static const char *const invalid_utf8[] = {
-    "\x80",             /* continuation without a start */
+    "\x80", /* continuation without a start */
     "\xbf",
-    "\xc0\x80",         /* overlong: NUL */
-    "\xc0\xaf",         /* overlong: slash */
+    "\xc0\x80", /* overlong: NUL */
+    "\xc0\xaf", /* overlong: slash */
     "\xc1\xbf",
     "\xe0\x80\x80",
-    "\xe0\x80\xbc",     /* overlong: less-than */
+    "\xe0\x80\xbc", /* overlong: less-than */
     "\xe0\x9f\xbf",
     "\xf0\x80\x80\xbc",
     "\xf0\x8f\xbf\xbf",
-    "\xed\xa0\x80",     /* surrogates */
+    "\xed\xa0\x80", /* surrogates */
     "\xed\xaf\xbf",
     "\xed\xb0\x80",
     "\xed\xbf\xbf",
@@ -647,13 +678,13 @@ static const char *const invalid_utf8[] = {
     "\xfe",
     "\xff",
     "\xff\xfe",
-    "\xc3",             /* cut */
+    "\xc3", /* cut */
     "\xe2",
     "\xe2\x82",
     "\xf0",
     "\xf0\x9f",
     "\xf0\x9f\x98",
-    "\xc3\xc3",         /* start where a continuation must be */
+    "\xc3\xc3", /* start where a continuation must be */
     "\xe2\xe2\x82",
     "\xe2\x82\xc3",
     "\xf0\x9f\x98\xf0",
@@ -882,9 +913,18 @@ static void durations_are_read(void **state)
         const char *text;
         apr_int64_t seconds;
     } durations[] = {
-        {"0", 0},        {"0s", 0},         {"1", 1},           {"30", 30},
-        {"30s", 30},     {"5m", 300},       {"12h", 43200},     {"7d", 604800},
-        {"007", 7},      {"3650d", 315360000}, {"87600h", 315360000}, {"315360000", 315360000},
+        {"0", 0},
+        {"0s", 0},
+        {"1", 1},
+        {"30", 30},
+        {"30s", 30},
+        {"5m", 300},
+        {"12h", 43200},
+        {"7d", 604800},
+        {"007", 7},
+        {"3650d", 315360000},
+        {"87600h", 315360000},
+        {"315360000", 315360000},
     };
 
     for (apr_size_t i = 0; i < UNIT_COUNT(durations); ++i) {
@@ -901,7 +941,7 @@ static void durations_are_written(void **state)
         const char *text;
         int seconds;
     } durations[] = {
-        {"0s", 0},       {"1s", 1},       {"90s", 90},    {"5m", 300},    {"61m", 3660},
+        {"0s", 0},      {"1s", 1},     {"90s", 90},    {"5m", 300},    {"61m", 3660},
         {"12h", 43200}, {"1d", 86400}, {"25h", 90000}, {"7d", 604800},
     };
 
@@ -914,11 +954,41 @@ static void durations_are_written(void **state)
 static void other_texts_are_no_duration(void **state)
 {
     static const char *const texts[] = {
-        "",      " ",     "s",      "m",     "-1",      "-1s",    "+1",     " 1",      "1 ",
-        "1 s",   "1s ",   "1S",     "1M",    "1w",      "1y",     "1ms",    "1sm",     "1h30m",
-        "1.5h",  "1,5h",  "0x10",   "1e3",   "five",    "1s\n",   "\xd9\xa1", "1\xc2\xa0s",
-        "4000d", "96000h", "5800000m", "400000000", "9223372036854775807", "9223372036854775808d",
-        "18446744073709551617", "99999999999999999999999999s", "106751991167d",
+        "",
+        " ",
+        "s",
+        "m",
+        "-1",
+        "-1s",
+        "+1",
+        " 1",
+        "1 ",
+        "1 s",
+        "1s ",
+        "1S",
+        "1M",
+        "1w",
+        "1y",
+        "1ms",
+        "1sm",
+        "1h30m",
+        "1.5h",
+        "1,5h",
+        "0x10",
+        "1e3",
+        "five",
+        "1s\n",
+        "\xd9\xa1",
+        "1\xc2\xa0s",
+        "4000d",
+        "96000h",
+        "5800000m",
+        "400000000",
+        "9223372036854775807",
+        "9223372036854775808d",
+        "18446744073709551617",
+        "99999999999999999999999999s",
+        "106751991167d",
         "153722867280912931m",
     };
 
@@ -936,6 +1006,14 @@ static void lower_case_touches_ascii_letters_only(void **state)
     assert_string_equal(abb_text_lower("AcMe-42_Z.[`{", *state), "acme-42_z.[`{");
     assert_string_equal(abb_text_lower("\xc3\x84\xc3\xa4", *state), "\xc3\x84\xc3\xa4");
     assert_string_equal(abb_text_lower("", *state), "");
+}
+
+static void a_quoted_value_ends_where_it_ends(void **state)
+{
+    unit_equal(abb_text_quotable("a\" rule=\"x", 200, *state), "a' rule='x", "quotes");
+    unit_equal(abb_text_quotable("\"\"", 200, *state), "''", "nothing else");
+    unit_equal(abb_text_quotable(NULL, 200, *state), "", "nobody");
+    unit_equal(abb_text_quotable("plain", 200, *state), "plain", "plain");
 }
 
 int main(void)
@@ -984,6 +1062,7 @@ int main(void)
         UNIT_TEST(durations_are_read),
         UNIT_TEST(durations_are_written),
         UNIT_TEST(other_texts_are_no_duration),
+        UNIT_TEST(a_quoted_value_ends_where_it_ends),
     };
 
     return cmocka_run_group_tests(tests, unit_begin, unit_end);
