@@ -18,6 +18,8 @@ from harness.config import VirtualHost, modules_directory, place
 from harness.simulator import uuid_of
 from test_api_token import basic, of
 
+# Nothing here depends on threads or processes but what t_index shows with processes.
+pytestmark = pytest.mark.one_mpm
 SESSION_KEY = '"a passphrase that is long enough for all"'
 MANAGER = ('<Location "/sessions">\n    SetHandler bitbucket-sessions\n    AuthType Bitbucket\n    AuthBitbucketAPIToken On\n'
            f'    Require bitbucket-user {uuid_of("olivia")}\n</Location>')
@@ -29,18 +31,18 @@ ADMIN = {**of("olivia"), "User-Agent": "curl/8.0"}
 
 
 @pytest.fixture(params=["shm", "file", *KINDS])
-def host(request, start_server, scratch, mpm):
+def host(request, start_server, scratch):
     """A site whose sessions are kept in each way there is."""
     host = VirtualHost(SITE)
     cache = None
     if request.param == "shm":
-        start_server(host, mpm=mpm)
+        start_server(host)
     elif request.param == "file":
         directory = Path(tempfile.mkdtemp(prefix="kept-", dir=scratch))
-        start_server(host, mpm=mpm, main=f"AuthBitbucketSessionCache shm:{directory}/sessions(8M)\n")
+        start_server(host, main=f"AuthBitbucketSessionCache shm:{directory}/sessions(8M)\n")
     else:
         cache = KINDS[request.param](scratch).start()
-        start_server(host, mpm=mpm, main=(
+        start_server(host, main=(
             f"LoadModule socache_{cache.provider}_module {modules_directory()}/mod_socache_{cache.provider}.so\n"
             f"AuthBitbucketSessionCache {cache.specification}\nAuthBitbucketSessionKey {SESSION_KEY}\n"))
     host.is_walked = cache is None
@@ -322,7 +324,6 @@ def signed_in_or_late(host: VirtualHost) -> Browser:
     return browser
 
 
-@pytest.mark.one_mpm
 @pytest.mark.parametrize("value, is_good", [("1", True), ("1000", True), ("none", True), ("0", False), ("1001", False), ("-1", False),
                                             ("2x", False), ("", False), ("many", False)])
 def test_the_directive(start_server, value, is_good):
