@@ -48,4 +48,7 @@ unlabelled() {
              print FILENAME ":" FNR ": " $0}' $pages
 }
 is_empty "$(unlabelled)" "blocks of configuration are marked as apache"
+
+# A row of a table cannot be broken.
+is_empty "$(awk 'length($0) > 120 && !/^\|/ {print FILENAME ":" FNR}' docs/recipes/*.md)" "lines of a recipe fit a terminal"
 plan
