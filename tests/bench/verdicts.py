@@ -108,6 +108,9 @@ def lookups(figures: Figures) -> Iterator[Row]:
             ratio, last = item[name + "_ratio"], item is timed[-1]
             yield Row(group, f"{title}, {item['sessions']:,}: time", f"{item[name + '_ns']:,.0f} ns = {ratio:.2f} x",
                       f"<= {limit:.2f} x" if last else "", _at_most(ratio, limit) if last else None)
+    for item in timed:
+        yield Row(group, f"one read of as much memory, {item['sessions']:,}: time",
+                  f"{item['read_ns']:,.0f} ns; the store alone takes {item['get_ns'] / item['read_ns']:.1f} of them")
 
 
 def lookups_apart(figures: Figures) -> Iterator[Row]:

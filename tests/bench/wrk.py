@@ -15,6 +15,8 @@ from typing import Sequence
 import place
 
 CONNECTIONS = 16
+# How often each cookie is sent before measuring begins; two children share the requests.
+WARM_UP = 5
 # wrk sends these in turns. They are made before the clock runs, so all contenders cost wrk the same.
 SCRIPT = """local requests, at = {}, 0
 function init(arguments)
@@ -87,8 +89,8 @@ class Load:
     def __exit__(self, *_: object) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def run(self, contender: Contender) -> None:
-        """One round. Errors: RuntimeError when requests fail. A few connections that httpd closes
+    def run(self, contender: Contender) -> int:
+        """One round. Returns how many requests it had. Errors: RuntimeError when requests fail. A few connections that httpd closes
         are none: mpm_event does so when all threads that it has started are busy."""
         file = self.directory / f"{contender.httpd.port}-{contender.name}"
         if not file.exists():
@@ -109,15 +111,23 @@ class Load:
             raise RuntimeError(f"{contender.title}: wrk says\n{done.stdout}{done.stderr}\n{contender.httpd.said()}")
         contender.rates.append(float(rate.group(1)))
         contender.microseconds.append(spent * 1e6 / int(count.group(1)))
+        return int(count.group(1))
+
+    def warm_up(self, contender: Contender) -> None:
+        """Rounds that do not count, until most children have seen most cookies. What a process reads for the first time
+        costs a visit to the kernel, and on a virtual machine to the host as well."""
+        wanted = WARM_UP * len(contender.cookies)
+        while wanted > 0 or not contender.rates:
+            wanted -= self.run(contender)
+        contender.rates.clear()
+        contender.microseconds.clear()
 
     def compare(self, contenders: Sequence[Contender], rounds: int, warms_up: bool = True) -> None:
-        """All in turns, every other round the other way round; a first round does not count."""
+        """All in turns, every other round the other way round."""
         for contender in contenders:
             contender.check()
             if warms_up:
-                self.run(contender)
-                contender.rates.clear()
-                contender.microseconds.clear()
+                self.warm_up(contender)
         for number in range(rounds):
             for contender in contenders if number % 2 == 0 else reversed(contenders):
                 self.run(contender)
