@@ -4,7 +4,9 @@
 #include <apr_file_info.h>
 #include <apr_strings.h>
 #include <http_config.h>
+#include <http_core.h>
 
+#include "abb_memory.h"
 #include "abb_text.h"
 #include "selfcheck_internal.h"
 
@@ -41,10 +43,27 @@ static void warn_of_sources(const abb_selfcheck_t *look)
     }
 }
 
+/* ---- the cache of several machines --------------------------------------- */
+
+static void warn_of_shared_cache(const abb_selfcheck_t *look, const char *specification)
+{
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    if (abb_memory_probe(look->main_server, look->pool, &err) != APR_SUCCESS) {
+        warn(look, "AuthBitbucketSessionCache",
+             apr_pstrcat(look->pool, specification, ": ", err.text,
+                         ": see whether it runs and can be reached from here", NULL));
+    }
+}
+
 void abb_selfcheck_warn_of_server(abb_selfcheck_t *look)
 {
     abb_cache_settings_t cache = abb_config_cache(look->main_server);
 
+    if (cache.shared) {
+        warn_of_shared_cache(look, cache.shared->specification);
+    }
     if (!cache.file) {
         return;
     }
@@ -60,19 +79,29 @@ void abb_selfcheck_warn_of_server(abb_selfcheck_t *look)
 
 /* ---- addresses ----------------------------------------------------------- */
 
+#define ADDRESSES 5
+
+static void list_addresses(const abb_site_t *site, const char *paths[ADDRESSES])
+{
+    paths[0] = site->callback_path;
+    paths[1] = site->login_path;
+    paths[2] = site->logout_path;
+    paths[3] = site->userinfo_path;
+    paths[4] = site->kept_form_path;
+}
+
 static void warn_of_claim(void *data, const ap_directive_t *directive)
 {
     const abb_selfcheck_t *look = data;
-    const abb_site_t *site = look->site;
-    const char *const paths[] = {site->callback_path, site->login_path, site->logout_path,
-                                 site->userinfo_path, site->kept_form_path};
+    const char *paths[ADDRESSES];
     const char *claimed = abb_selfcheck_claimed_path(directive, look->pool);
 
     /* What holds for the whole site is not meant for these addresses. */
     if (!claimed || strcmp(claimed, "/") == 0) {
         return;
     }
-    for (apr_size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); ++i) {
+    list_addresses(look->site, paths);
+    for (int i = 0; i < ADDRESSES; ++i) {
         if (abb_selfcheck_is_below(paths[i], claimed)) {
             warn(look, look->name,
                  apr_psprintf(look->pool,
@@ -81,6 +110,26 @@ static void warn_of_claim(void *data, const ap_directive_t *directive)
                               directive->directive + (*directive->directive == '<'), claimed,
                               directive->filename, directive->line_num));
             return;
+        }
+    }
+}
+
+static void warn_of_content(const abb_selfcheck_t *look)
+{
+    const core_server_config *core = ap_get_core_module_config(look->server->module_config);
+    const char *paths[ADDRESSES];
+
+    list_addresses(look->site, paths);
+    for (int i = 0; i < ADDRESSES; ++i) {
+        const char *file = apr_pstrcat(look->pool, core->ap_document_root, paths[i], NULL);
+        apr_finfo_t facts;
+
+        if (apr_stat(&facts, file, APR_FINFO_TYPE, look->pool) == APR_SUCCESS) {
+            warn(look, look->name,
+                 apr_psprintf(look->pool,
+                              "%s is there, but at %s the module answers and nobody "
+                              "will see it: move it away, or choose other addresses",
+                              file, paths[i]));
         }
     }
 }
@@ -117,6 +166,7 @@ void abb_selfcheck_warn_of_site(abb_selfcheck_t *look)
     }
     warn_of_sources(look);
     abb_config_visit(look->server, warn_of_claim, look);
+    warn_of_content(look);
     if (strcmp(site->cookies.same_site, "None") == 0) {
         warn(look, look->name,
              "AuthBitbucketCookieSameSite is None: pages of other sites can send requests in "

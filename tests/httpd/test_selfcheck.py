@@ -403,6 +403,14 @@ def test_both_at_once(start_server):
 
 # -- the session cache
 
+def test_a_file_where_an_address_of_the_module_is(start_server):
+    server = start_server.prepare(VirtualHost(WORKSPACE))
+    hidden = server.content / "bitbucket" / "login"
+    hidden.mkdir(parents=True)
+    assert [str(hidden) in line and "nobody will see it" in line
+            for line in warnings(server.run("-t", "-D", "DUMP_BITBUCKET").stdout)] == [True]
+
+
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_cache_on_another_machine(check, dump, scratch, kind):
     cache = KINDS[kind](scratch).start()
@@ -414,11 +422,14 @@ def test_a_cache_on_another_machine(check, dump, scratch, kind):
         assert fact(output, "copies") == "in shm(32M), up to 10s old, in an outage 1m [default]"
         code, output = check(VirtualHost(WORKSPACE), main=main)
         assert code == 0 and f"session cache {cache.specification}" in results(output, "ok"), output
+        assert "AuthBitbucketSessionCache" not in str(warnings(dump(VirtualHost(WORKSPACE), main=main)))
         cache.freeze()
         frozen = check(VirtualHost(WORKSPACE), main=main)
         cache.thaw()
     finally:
         cache.stop()
+    said = warnings(dump(VirtualHost(WORKSPACE), main=main))
+    assert [line for line in said if line.startswith(f"warning: AuthBitbucketSessionCache: {cache.specification}: ")], said
     for code, output in (frozen, check(VirtualHost(WORKSPACE), main=main)):
         assert code == 1 and results(output, "FAILED")[0].startswith(f"session cache {cache.specification}: "), output
         assert "clock" in results(output, "ok")
