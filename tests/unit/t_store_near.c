@@ -694,7 +694,7 @@ static void *watch(void *data)
 {
     watcher_t *watcher = data;
 
-    while (!watcher->is_over) {
+    while (!__atomic_load_n(&watcher->is_over, __ATOMIC_RELAXED)) {
         place_t place = watcher->cluster->here;
         apr_size_t before = __atomic_load_n(watcher->written, __ATOMIC_SEQ_CST);
         abb_store_record_t got;
@@ -755,7 +755,7 @@ static void nobody_sees_time_go_back(void **state)
         apr_pool_destroy(place.p);
     }
     for (int i = 0; i < 3; ++i) {
-        watchers[i].is_over = 1;
+        __atomic_store_n(&watchers[i].is_over, 1, __ATOMIC_RELAXED);
         pthread_join(threads[i], NULL);
         assert_int_equal(watchers[i].went_back, 0);
     }
