@@ -131,8 +131,8 @@ static apr_int64_t door_take_evictions(void *self, apr_time_t now)
 }
 
 static const abb_store_methods_t door_methods = {
-    door_get,     door_put,  door_replace, door_touch,   door_lease,
-    door_release, door_fail, door_drop,    door_figures, door_take_evictions, NULL,    NULL,
+    door_get,  door_put,  door_replace, door_touch,          door_lease, door_release,
+    door_fail, door_drop, door_figures, door_take_evictions, NULL,       NULL,
 };
 
 static door_t *make_door(const abb_store_t *behind, apr_pool_t *p)
