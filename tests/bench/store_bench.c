@@ -269,9 +269,28 @@ static void expect(const bench_store_t *store, const char *cookie)
     pass(2e-6);
 }
 
-/* Median of the nanoseconds from cookie to account, each by itself. */
-static double time_apart(const bench_store_t *store, const choice_t *choice, int is_expected,
-                         apr_pool_t *p)
+/* Nanoseconds from cookie to account, each lookup by itself. */
+typedef struct {
+    double p50;
+    double p99;
+    double mean;
+} apart_t;
+
+static apart_t sum_up_times(double *times, int count)
+{
+    apart_t apart = {0, 0, 0};
+
+    for (int i = 0; i < count; ++i) {
+        apart.mean += times[i] / count;
+    }
+    sort(times, count);
+    apart.p50 = quantile(times, count, 0.5);
+    apart.p99 = quantile(times, count, 0.99);
+    return apart;
+}
+
+static apart_t time_apart(const bench_store_t *store, const choice_t *choice, int is_expected,
+                          apr_pool_t *p)
 {
     double *times = apr_palloc(p, sizeof(*times) * (apr_size_t)choice->count);
     char *memory = memset(apr_palloc(p, REST_SIZE), 1, REST_SIZE);
@@ -293,7 +312,7 @@ static double time_apart(const bench_store_t *store, const choice_t *choice, int
         times[i] = (wall_seconds() - started) * 1e9;
         apr_pool_clear(temporary);
     }
-    return median(times, choice->count);
+    return sum_up_times(times, choice->count);
 }
 
 static void measure_apart_in(bench_store_t *store, apr_uint64_t sessions, choice_t *choice,
@@ -302,16 +321,19 @@ static void measure_apart_in(bench_store_t *store, apr_uint64_t sessions, choice
     apr_uint64_t state = 1;
     double hashed;
     double known;
+    apart_t expected;
 
     choose(choice, store, sessions, &state);
     time_apart(store, choice, 0, p);
-    hashed = time_apart(store, choice, 0, p);
+    hashed = time_apart(store, choice, 0, p).p50;
     store->sessions.names = abb_session_names_create(32, p);
     time_apart(store, choice, 0, p);
-    known = time_apart(store, choice, 0, p);
+    known = time_apart(store, choice, 0, p).p50;
+    expected = time_apart(store, choice, 1, p);
     printf("{\"measure\":\"apart\",\"sessions\":%" APR_UINT64_T_FMT
-           ",\"hashed_ns\":%.1f,\"known_ns\":%.1f,\"expected_ns\":%.1f}\n",
-           sessions, hashed, known, time_apart(store, choice, 1, p));
+           ",\"hashed_ns\":%.1f,\"known_ns\":%.1f,\"expected_ns\":%.1f,"
+           "\"expected_p99_ns\":%.1f,\"expected_mean_ns\":%.1f}\n",
+           sessions, hashed, known, expected.p50, expected.p99, expected.mean);
 }
 
 static void measure_apart(apr_pool_t *p)
