@@ -179,6 +179,12 @@ static int is_of_a_credential(apr_status_t reason)
     return reason == ABB_ECREDENTIAL || reason == ABB_ETHROTTLED || reason == ABB_EPRIVILEGE;
 }
 
+/* What the visitor's own browser brought as Bitbucket's words, anybody can make up. */
+static int level_of(const meaning_t *meaning, const abb_error_t *err)
+{
+    return err->quotes_request ? APLOG_INFO : meaning->level;
+}
+
 int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_offers_t *offers)
 {
     const meaning_t *meaning = find_meaning(err->status);
@@ -186,7 +192,7 @@ int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_o
     const char *word = abb_error_word(err->status);
     abb_page_t page;
 
-    ap_log_rerror(APLOG_MARK, meaning->level, 0, r,
+    ap_log_rerror(APLOG_MARK, level_of(meaning, err), 0, r,
                   ABB_LOGNO(0102) "answered %d: %s; reason=%s reference=%s", meaning->status,
                   err->text, word, reference);
     set_variables(r, word, reference);
