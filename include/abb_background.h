@@ -17,6 +17,7 @@
 
 #include <httpd.h>
 
+#include "abb_flow.h"
 #include "abb_recheck.h"
 
 typedef struct abb_background_t abb_background_t;
@@ -40,11 +41,12 @@ void abb_background_recheck(abb_background_t *background, server_rec *s,
                             const abb_recheck_question_t *question);
 
 /*
- * Tell the log what came of a re-check, whoever waited for it. account: its uuid,
+ * Tell the log what came of a re-check: that of the request that waited for it, else that of
+ * the server. account: its uuid,
  * which the session may not hold any more. Threads: any.
  */
-void abb_background_tell(server_rec *s, const abb_recheck_t *recheck, const abb_session_t *session,
-                         const char *account, const abb_recheck_notes_t *notes,
-                         const abb_error_t *err);
+void abb_background_tell(const abb_flow_t *flow, const abb_recheck_t *recheck,
+                         const abb_session_t *session, const char *account,
+                         const abb_recheck_notes_t *notes, const abb_error_t *err);
 
 #endif

@@ -20,6 +20,13 @@
 /* Most workspaces asked about at once. */
 #define ABB_BITBUCKET_WORKSPACES_MAX 8
 
+/*
+ * Told of an exchange when it is over, also of one that was not begun because Bitbucket is
+ * to be left alone. Temporary memory from p.
+ */
+typedef void (*abb_bitbucket_listen_t)(void *listener, const abb_http_request_t *request,
+                                       const abb_http_answer_t *answer, apr_pool_t *p);
+
 /* One OAuth client at Bitbucket. Lifetime: the configuration's. */
 typedef struct abb_bitbucket_t {
     const char *authorize_url;
@@ -48,6 +55,9 @@ typedef struct abb_bitbucket_t {
     abb_counters_t *counters;
     /* The child's connections; set when the child starts. */
     abb_http_t *http;
+    /* Who is told of each exchange; NULL: nobody. */
+    abb_bitbucket_listen_t listen;
+    void *listener;
 } abb_bitbucket_t;
 
 /* What to ask about one account. */

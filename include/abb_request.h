@@ -50,6 +50,12 @@ typedef struct abb_request_cookies_t {
 } abb_request_cookies_t;
 
 /*
+ * Where httpd has not yet looked which places a request belongs to: have the LogLevel of its
+ * <Location> and <If> hold for what is written about it, and nothing else of them.
+ */
+void abb_request_take_log_level(request_rec *r);
+
+/*
  * Take this module's cookies out of the request, so that no application behind
  * sees them. Lifetime of what cookies points to: r->pool.
  */

@@ -113,6 +113,17 @@ apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie
                               abb_session_t **session, apr_pool_t *p, abb_error_t *err);
 
 /*
+ * Take out of the store what is left of a session that has run out, found by its cookie:
+ * of all who ask one gets it. *why: which limit it was, for the log. Only where the store
+ * is this machine's own, and only until the room is needed. Waits for the store's lock,
+ * if there is something. Lifetime: p.
+ * Errors: APR_NOTFOUND nothing is left, or it lives; ABB_ESTORE; ABB_ECRYPTO.
+ */
+apr_status_t abb_session_take_ended(const abb_sessions_t *sessions, const char *cookie,
+                                    apr_time_t now, abb_session_t **session, const char **why,
+                                    apr_pool_t *p, abb_error_t *err);
+
+/*
  * Begin a session with a new id. *cookie is the value to hand to the browser.
  * Lifetime: p. Errors: ABB_ESTORE; ABB_ECRYPTO; APR_ENOSPC as abb_record_seal.
  */

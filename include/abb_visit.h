@@ -56,6 +56,8 @@ typedef struct abb_visit_t {
     int is_named;
     /* It has been counted as a request with a session. */
     int is_counted;
+    /* It has waited for Bitbucket, or for another who asks. */
+    int has_asked;
     /* A rule that names accounts let this one in. */
     int is_account_named;
     /* The nested run of the access rules is under way. */
@@ -115,6 +117,13 @@ abb_visit_t *abb_visit_find_identified(request_rec *r);
  * Errors: APR_NOTFOUND none; ABB_ESTORE, ABB_ECRYPTO could not look.
  */
 apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err);
+
+/*
+ * The same of a session that has run out, when the cookie's session was not found; see
+ * abb_session_take_ended.
+ */
+apr_status_t abb_visit_take_ended(const abb_visit_t *visit, abb_session_t **session,
+                                  const char **why);
 
 /* What the rooms below need of the site. */
 abb_login_t abb_visit_login(const abb_visit_t *visit);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "abb_credential.h"
+#include "abb_flow.h"
 #include "abb_index.h"
 #include "abb_log.h"
 
@@ -110,7 +111,8 @@ static int verdict_of(apr_status_t status)
 }
 
 /* Ask whose it is: one call, since most credentials that nobody knows are wrong. */
-static apr_status_t ask(abb_visit_t *visit, const candidate_t *candidate, abb_error_t *err)
+static apr_status_t ask(abb_visit_t *visit, request_rec *r, const candidate_t *candidate,
+                        abb_error_t *err)
 {
     const abb_credential_t *credential = &candidate->credential;
     abb_bitbucket_question_t question = {
@@ -118,12 +120,13 @@ static apr_status_t ask(abb_visit_t *visit, const candidate_t *candidate, abb_er
     abb_record_private_t private_part = {.tokens = {.access_token = credential->value,
                                                     .expires_at = APR_INT64_MAX,
                                                     .is_basic = credential->is_basic}};
+    abb_flow_t flow = {r, r->server};
     abb_bitbucket_visitor_t visitor;
     abb_record_t record;
     int ended;
-    apr_status_t status =
-        abb_bitbucket_fetch(&visit->site->bitbucket, &private_part.tokens, &question,
-                            apr_time_now(), &visitor, visit->pool, err);
+    apr_status_t status = abb_bitbucket_fetch(
+        abb_flow_watch(&flow, &visit->site->bitbucket, r->pool), &private_part.tokens, &question,
+        apr_time_now(), &visitor, visit->pool, err);
 
     if (status != APR_SUCCESS) {
         return status;
@@ -149,7 +152,7 @@ static apr_status_t try_candidate(abb_visit_t *visit, request_rec *r, const cand
     int verdict;
 
     if (abb_visit_enter_unknown(visit, &place)) {
-        status = ask(visit, candidate, err);
+        status = ask(visit, r, candidate, err);
         abb_visit_leave(visit, &place);
     }
     else {

@@ -25,6 +25,7 @@ apr_status_t abb_ask_bitbucket(abb_visit_t *visit, request_rec *r,
                                const abb_recheck_question_t *question, abb_error_t *err)
 {
     abb_recheck_t recheck = abb_visit_recheck(visit);
+    abb_flow_t flow = {r, r->server};
     const char *account = visit->session->record.account.uuid;
     abb_recheck_notes_t notes;
     apr_status_t status;
@@ -33,6 +34,8 @@ apr_status_t abb_ask_bitbucket(abb_visit_t *visit, request_rec *r,
         *err = visit->failure;
         return err->status;
     }
+    visit->has_asked = 1;
+    recheck.bitbucket = abb_flow_watch(&flow, recheck.bitbucket, r->pool);
     abb_counters_add(visit->site->bitbucket.counters, ABB_COUNT_RECHECK_WAITED, visit->now);
     status = wait_for_answer(visit, &recheck, question, &notes, err);
     if (status == ABB_EBUSY) {
@@ -41,7 +44,7 @@ apr_status_t abb_ask_bitbucket(abb_visit_t *visit, request_rec *r,
     if (status != APR_SUCCESS && status != APR_NOTFOUND) {
         visit->failure = *err;
     }
-    abb_background_tell(r->server, &recheck, visit->session, account, &notes, err);
+    abb_background_tell(&flow, &recheck, visit->session, account, &notes, err);
     return status;
 }
 

@@ -13,9 +13,11 @@
 #include "abb_authz.h"
 #include "abb_background.h"
 #include "abb_credential.h"
+#include "abb_flow.h"
 #include "abb_log.h"
 #include "abb_pass.h"
 #include "abb_preserve.h"
+#include "abb_text.h"
 #include "abb_visit.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -25,6 +27,8 @@ APLOG_USE_MODULE(auth_bitbucket);
  * new, and a rule may be reached that rests on others.
  */
 #define ROUNDS_MAX 32
+/* Most characters of the rows' names that a line of the log has. */
+#define ROWS_TOLD_MAX 300
 
 /* ---- answers ------------------------------------------------------------- */
 
@@ -236,9 +240,26 @@ static int pass_stranger(abb_visit_t *visit, request_rec *r)
     return OK;
 }
 
+/* Say why a session that the browser still has a cookie of is none: the first time it comes. */
+static void tell_of_no_session(const abb_visit_t *visit, request_rec *r)
+{
+    abb_flow_t flow = {r, r->server};
+    abb_session_t *ended;
+    const char *why;
+
+    if (abb_visit_take_ended(visit, &ended, &why) == APR_SUCCESS) {
+        abb_flow_end(&flow, ended, ended->record.account.uuid, why);
+    }
+    ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r, ABB_LOGNO(0113) "no session; cookie=%s",
+                  visit->cookies.session ? "unknown" : "none");
+}
+
 /* There is no session, or it has ended while it was looked at. */
 static int begin_anew(abb_visit_t *visit, request_rec *r)
 {
+    if (!visit->session) {
+        tell_of_no_session(visit, r);
+    }
     visit->session = NULL;
     r->user = NULL;
     return abb_config_unauthenticated(r) == ABB_UNAUTHENTICATED_PASS ? pass_stranger(visit, r)
@@ -307,6 +328,15 @@ static int is_refusal(int status)
     return status == HTTP_UNAUTHORIZED || status == HTTP_FORBIDDEN;
 }
 
+/* When the oldest answer was asked for that a decision rests on; the account is always one. */
+static apr_time_t oldest_answer(const abb_visit_t *visit)
+{
+    apr_time_t account_checked_at = visit->session->record.account_checked_at;
+    apr_time_t oldest = visit->basis.oldest;
+
+    return oldest && oldest < account_checked_at ? oldest : account_checked_at;
+}
+
 /*
  * What the decision rests on is as good as new, or is asked about while the
  * request goes on; and the application hears of it when that has failed.
@@ -316,9 +346,7 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
     const abb_visit_basis_t *basis = &visit->basis;
     const abb_site_t *site = visit->site;
     abb_session_t *session = visit->session;
-    apr_time_t account_checked_at = session->record.account_checked_at;
-    apr_time_t oldest =
-        basis->oldest && basis->oldest < account_checked_at ? basis->oldest : account_checked_at;
+    apr_time_t oldest = oldest_answer(visit);
 
     if (abb_record_age(oldest, &site->ages, visit->now) != ABB_RECORD_FRESH) {
         abb_recheck_t recheck = abb_visit_recheck(visit);
@@ -333,6 +361,51 @@ static void keep_fresh(abb_visit_t *visit, request_rec *r)
             abb_pass_variables(visit, r);
         }
     }
+}
+
+/* The rows that the decision rests on, separated by spaces. */
+static const char *basis_words(const abb_visit_basis_t *basis, apr_pool_t *p)
+{
+    const char *words = "";
+
+    for (int i = 0; i < basis->count; ++i) {
+        words = apr_pstrcat(p, words, i ? " " : "", basis->workspaces[i], NULL);
+    }
+    return abb_text_quotable(words, ROWS_TOLD_MAX, p);
+}
+
+static const char *outcome_word(const abb_visit_t *visit, int status)
+{
+    return visit->trouble.status != APR_SUCCESS          ? "undecided"
+           : is_refusal(status) || visit->is_undecidable ? "refused"
+           : status == OK                                ? "granted"
+                                                         : "failed";
+}
+
+static const char *age_word(const abb_visit_t *visit, apr_time_t checked_at)
+{
+    switch (abb_record_age(checked_at, &visit->site->ages, visit->now)) {
+    case ABB_RECORD_FRESH:
+        return "fresh";
+    case ABB_RECORD_DUE:
+        return "due";
+    default:
+        return "old";
+    }
+}
+
+/* At debug when Bitbucket was asked for it; what the record alone decided is seldom of interest. */
+static void tell_decision(const abb_visit_t *visit, request_rec *r, int status)
+{
+    apr_time_t oldest = oldest_answer(visit);
+
+    ap_log_rerror(APLOG_MARK, visit->has_asked ? APLOG_DEBUG : APLOG_TRACE1, 0, r,
+                  ABB_LOGNO(0111) "decided; outcome=%s account=%s session=%s rows=\"%s\" "
+                                  "age=%" APR_TIME_T_FMT " answers=%s asked=%s",
+                  outcome_word(visit, status), visit->session->record.account.uuid,
+                  visit->session->tag, basis_words(&visit->basis, r->pool),
+                  apr_time_sec(visit->now - oldest), age_word(visit, oldest),
+                  visit->has_asked ? "yes" : "no");
 }
 
 /* The session has ended while it was looked at. */
@@ -471,6 +544,9 @@ int abb_authn_check_access(request_rec *r)
             return status;
         }
         status = decide(visit, r);
+    }
+    if (APLOG_R_IS_LEVEL(r, APLOG_DEBUG)) {
+        tell_decision(visit, r, status);
     }
     return conclude(visit, r, status);
 }

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <string.h>
 
+#include "abb_flow.h"
 #include "abb_log.h"
 #include "abb_news.h"
 #include "abb_offload.h"
@@ -126,19 +127,17 @@ static int has_failed_lately(const abb_session_t *session, apr_time_t now)
 
 /* ---- what the log hears -------------------------------------------------- */
 
-static void tell_end(server_rec *s, const abb_session_t *session, const char *account,
+static void tell_end(const abb_flow_t *flow, const abb_session_t *session, const char *account,
                      const abb_recheck_notes_t *notes, const abb_error_t *err)
 {
     if (notes->is_alarming) {
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s,
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, flow->s,
                      ABB_LOGNO(0307) "session ended; account=%s session=%s: %s; if it comes again, "
                                      "ask Atlassian",
                      account, session->tag, err->text);
     }
     else {
-        ap_log_error(APLOG_MARK, APLOG_INFO, 0, s,
-                     ABB_LOGNO(0105) "session ended; account=%s session=%s: %s", account,
-                     session->tag, err->text);
+        abb_flow_end(flow, session, account, err->text);
     }
 }
 
@@ -161,17 +160,17 @@ static void count(abb_counters_t *counters, const abb_recheck_notes_t *notes,
     }
 }
 
-void abb_background_tell(server_rec *s, const abb_recheck_t *recheck, const abb_session_t *session,
-                         const char *account, const abb_recheck_notes_t *notes,
-                         const abb_error_t *err)
+void abb_background_tell(const abb_flow_t *flow, const abb_recheck_t *recheck,
+                         const abb_session_t *session, const char *account,
+                         const abb_recheck_notes_t *notes, const abb_error_t *err)
 {
-    ap_log_error(APLOG_MARK, APLOG_DEBUG, 0, s,
-                 ABB_LOGNO(0106) "re-check; session=%s asked=%s outcome=%s", session->tag,
-                 notes->has_asked ? "yes" : "no",
-                 err->status == APR_SUCCESS ? "answered" : err->text);
+    server_rec *s = flow->s;
+
+    abb_flow_recheck(flow, session, notes->has_asked,
+                     err->status == APR_SUCCESS ? "answered" : err->text);
     count(recheck->bitbucket->counters, notes, err);
     if (err->status == APR_NOTFOUND) {
-        tell_end(s, session, account, notes, err);
+        tell_end(flow, session, account, notes, err);
     }
     abb_news_odd(s, recheck->bitbucket->traffic, account, notes->doubt);
     abb_news_change(s, recheck->bitbucket->traffic, notes->change);
@@ -189,17 +188,19 @@ static int is_failure(apr_status_t status)
 static void work(job_t *job)
 {
     abb_traffic_t *traffic = job->recheck.bitbucket->traffic;
+    abb_flow_t flow = {NULL, job->server};
     abb_recheck_notes_t notes;
     abb_error_t err;
     apr_status_t status;
 
     abb_error_clear(&err);
+    job->recheck.bitbucket = abb_flow_watch(&flow, job->recheck.bitbucket, job->pool);
     status = abb_recheck_session(&job->recheck, &job->session, &job->question, ABB_RECHECK_ASIDE,
                                  &notes, job->pool, &err);
     if (status == ABB_ECHANGED || abb_http_is_stopped(job->background->http)) {
         return;
     }
-    abb_background_tell(job->server, &job->recheck, &job->session, job->account, &notes, &err);
+    abb_background_tell(&flow, &job->recheck, &job->session, job->account, &notes, &err);
     if (is_failure(status)) {
         abb_news_failure(job->server, traffic, &err);
     }

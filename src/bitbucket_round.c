@@ -41,6 +41,14 @@ static void fail_all(abb_http_answer_t *answers, int count, const abb_error_t *e
     }
 }
 
+static void tell_of_calls(const abb_bitbucket_t *bitbucket, const abb_http_request_t *requests,
+                          const abb_http_answer_t *answers, int count, apr_pool_t *p)
+{
+    for (int i = 0; bitbucket->listen && i < count; ++i) {
+        bitbucket->listen(bitbucket->listener, &requests[i], &answers[i], p);
+    }
+}
+
 /* Each exchange for itself, also one that is a second try. */
 static void count_calls(const abb_bitbucket_round_t *round, const abb_http_request_t *requests,
                         const abb_http_answer_t *answers, int count)
@@ -79,6 +87,7 @@ static void perform_in_time(const abb_bitbucket_round_t *round, const abb_http_r
     }
     abb_http_perform(round->bitbucket->http, &settings, requests, answers, count, p);
     count_calls(round, requests, answers, count);
+    tell_of_calls(round->bitbucket, requests, answers, count, p);
 }
 
 /* Not all at once when many have failed together. */
@@ -156,6 +165,7 @@ void abb_bitbucket_perform(const abb_bitbucket_round_t *round, const abb_http_re
         abb_traffic_begin(bitbucket->traffic, round->uuid, bitbucket->http_settings.total_timeout,
                           apr_time_now(), &call, &err) != APR_SUCCESS) {
         fail_all(answers, count, &err);
+        tell_of_calls(bitbucket, requests, answers, count, p);
         return;
     }
     perform_in_time(round, requests, answers, count, p);

@@ -7,6 +7,7 @@
 #include <http_log.h>
 #include <http_main.h>
 
+#include "abb_flow.h"
 #include "abb_index.h"
 #include "abb_log.h"
 #include "abb_news.h"
@@ -265,8 +266,10 @@ static apr_status_t use_code(abb_visit_t *visit, request_rec *r,
                              const abb_login_callback_t *callback, const abb_ticket_t *ticket,
                              abb_login_result_t *result, abb_error_t *err)
 {
+    abb_flow_t flow = {r, r->server};
     abb_login_t login = abb_visit_login(visit);
 
+    login.bitbucket = abb_flow_watch(&flow, login.bitbucket, r->pool);
     return abb_visit_claim(visit, ticket)
                ? abb_login_finish(&login, callback, ticket, visit->site->workspaces, apr_time_now(),
                                   result, r->pool, err)
@@ -370,6 +373,11 @@ static int finish(abb_visit_t *visit, request_rec *r, const abb_login_callback_t
             visit, r, callback,
             ticket.return_path ? ticket.return_path : remembered_way(visit, callback->state), &err);
     }
+    ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
+                  ABB_LOGNO(0210) "back from Bitbucket; attempt=%d age=%" APR_TIME_T_FMT
+                                  " state=ok brings=%s",
+                  ticket.attempt, apr_time_sec(apr_time_now() - ticket.issued_at),
+                  callback->error ? "error" : "code");
     if (was_signed_in_meanwhile(visit, &ticket)) {
         abb_request_delete_cookie(r, &visit->site->cookies, name);
         return abb_request_redirect(r, HTTP_SEE_OTHER, ticket.return_path);

@@ -267,6 +267,13 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
 
 /* ---- dispatch ------------------------------------------------------------ */
 
+/* Of a request that is answered here, before httpd has walked to its place. */
+static abb_visit_t *begin_visit(request_rec *r)
+{
+    abb_request_take_log_level(r);
+    return abb_visit_of(r);
+}
+
 int abb_endpoints_handle(request_rec *r, int lookup)
 {
     const abb_site_t *site = abb_config_site(r->server);
@@ -276,19 +283,19 @@ int abb_endpoints_handle(request_rec *r, int lookup)
         return DECLINED;
     }
     if (strcmp(path, site->callback_path) == 0) {
-        return abb_callback_handle(abb_visit_of(r), r);
+        return abb_callback_handle(begin_visit(r), r);
     }
     if (strcmp(path, site->login_path) == 0) {
-        return handle_login(abb_visit_of(r), r);
+        return handle_login(begin_visit(r), r);
     }
     if (strcmp(path, site->logout_path) == 0) {
-        return handle_logout(abb_visit_of(r), r);
+        return handle_logout(begin_visit(r), r);
     }
     if (strcmp(path, site->userinfo_path) == 0) {
-        return handle_userinfo(abb_visit_of(r), r);
+        return handle_userinfo(begin_visit(r), r);
     }
     if (strcmp(path, site->kept_form_path) == 0) {
-        return abb_preserve_handle(abb_visit_of(r), r);
+        return abb_preserve_handle(begin_visit(r), r);
     }
     abb_visit_expect_session(r);
     return DECLINED;

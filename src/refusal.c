@@ -179,6 +179,12 @@ static int is_of_a_credential(apr_status_t reason)
     return reason == ABB_ECREDENTIAL || reason == ABB_ETHROTTLED || reason == ABB_EPRIVILEGE;
 }
 
+/* What the visitor's own browser brought as Bitbucket's words, anybody can make up. */
+static int level_of(const meaning_t *meaning, const abb_error_t *err)
+{
+    return err->quotes_request ? APLOG_INFO : meaning->level;
+}
+
 int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_offers_t *offers)
 {
     const meaning_t *meaning = find_meaning(err->status);
@@ -186,7 +192,7 @@ int abb_refusal_send(request_rec *r, const abb_error_t *err, const abb_refusal_o
     const char *word = abb_error_word(err->status);
     abb_page_t page;
 
-    ap_log_rerror(APLOG_MARK, meaning->level, 0, r,
+    ap_log_rerror(APLOG_MARK, level_of(meaning, err), 0, r,
                   ABB_LOGNO(0102) "answered %d: %s; reason=%s reference=%s", meaning->status,
                   err->text, word, reference);
     set_variables(r, word, reference);
@@ -252,10 +258,18 @@ int abb_refusal_send_forbidden(request_rec *r, const abb_account_t *account, con
 int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
                                      const abb_refusal_offers_t *offers)
 {
+    const char *reference = new_reference(r);
     abb_page_t page;
 
+    /* Subrequests ask by the hundred whether something is to be listed. */
+    if (!r->main) {
+        ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,
+                      ABB_LOGNO(0114) "answered 401: nobody is signed in; reason=unauthenticated "
+                                      "reference=%s",
+                      reference);
+    }
     challenge(r, offers);
-    set_variables(r, "unauthenticated", new_reference(r));
+    set_variables(r, "unauthenticated", reference);
     if (kind == ABB_REQUEST_JSON && !r->main) {
         return abb_request_send_json(
             r, HTTP_UNAUTHORIZED,
@@ -268,7 +282,7 @@ int abb_refusal_send_unauthenticated(request_rec *r, abb_request_kind_t kind,
             "Please sign in: send the e-mail address of your Atlassian account as user name and a "
             "Bitbucket API token as password.\n");
     }
-    begin_page(&page, offers, apr_table_get(r->subprocess_env, VARIABLE_ERROR_ID));
+    begin_page(&page, offers, reference);
     page.heading = "Please sign in";
     page.text = "This page is for people who are signed in with Bitbucket.";
     page.opens_new_tab = kind == ABB_REQUEST_FRAME;

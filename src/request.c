@@ -17,6 +17,22 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 #define COOKIES_MAX 64
 
+/* ---- the log ------------------------------------------------------------- */
+
+void abb_request_take_log_level(request_rec *r)
+{
+    ap_conf_vector_t *before = r->per_dir_config;
+
+    if (ap_location_walk(r) == OK && ap_if_walk(r) == OK) {
+        const core_dir_config *core = ap_get_core_module_config(r->per_dir_config);
+
+        if (core->log) {
+            r->log = core->log;
+        }
+    }
+    r->per_dir_config = before;
+}
+
 /* ---- cookies ------------------------------------------------------------- */
 
 /* A cookie where it stands in a header line. */

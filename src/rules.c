@@ -17,6 +17,9 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
+/* Most characters of a rule, and of what is known about it, that a line of the log has. */
+#define TOLD_MAX 300
+
 /* What one keyword is. */
 typedef struct {
     const char *keyword;
@@ -219,10 +222,46 @@ static authz_status check_stranger(abb_visit_t *visit, request_rec *r, const kin
     return AUTHZ_DENIED_NO_USER;
 }
 
+/* What is known of each row that a line is about: "acme=member/12s". */
+static const char *known_words(const abb_visit_t *visit, const kind_t *kind, const void *compiled,
+                               apr_pool_t *p)
+{
+    const abb_authz_rows_t *rows = kind->rows ? kind->rows(compiled) : NULL;
+    const char *words = "";
+
+    for (int i = 0; rows && i < rows->count; ++i) {
+        const char *asked = rows->rules[i].asked;
+        const abb_grant_t *row = abb_record_find_grant(&visit->session->record, asked);
+
+        words = apr_psprintf(p, "%s%s%s=%s/%" APR_TIME_T_FMT "s", words, *words ? " " : "", asked,
+                             row ? abb_account_role_word(row->role) : "unknown",
+                             row ? apr_time_sec(visit->now - row->checked_at) : 0);
+    }
+    return abb_text_quotable(words, TOLD_MAX, p);
+}
+
+static void tell_rule(const abb_visit_t *visit, request_rec *r, const kind_t *kind,
+                      const line_t *line, const void *compiled, authz_status status)
+{
+    const char *words = apr_array_pstrcat(r->pool, line->words, ' ');
+
+    ap_log_rerror(APLOG_MARK, APLOG_TRACE2, 0, r,
+                  ABB_LOGNO(0112) "rule; require=\"%s %s\" outcome=%s session=%s known=\"%s\"",
+                  kind->keyword, abb_text_quotable(words, TOLD_MAX, r->pool),
+                  status == AUTHZ_GRANTED         ? "yes"
+                  : status == AUTHZ_GENERAL_ERROR ? "undecided"
+                                                  : "no",
+                  visit->session->tag, known_words(visit, kind, compiled, r->pool));
+}
+
 static authz_status check_account(abb_visit_t *visit, request_rec *r, const kind_t *kind,
                                   const line_t *line, const void *compiled)
 {
     authz_status status = kind->check(visit, r, compiled);
+
+    if (APLOG_R_IS_LEVEL(r, APLOG_TRACE2)) {
+        tell_rule(visit, r, kind, line, compiled, status);
+    }
 
     if (status == AUTHZ_GRANTED && kind->names_accounts && !line->is_negated) {
         visit->is_account_named = 1;

@@ -342,6 +342,57 @@ apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const unsign
     return take_session(sessions, &name, &stored, now, session, p, err);
 }
 
+/* ---- what has run out ---------------------------------------------------- */
+
+/* At the beginning of time nothing had expired, so what is still there is found. */
+static apr_status_t find_rest(const abb_sessions_t *sessions, const name_t *name,
+                              abb_session_t *session, abb_store_record_t *stored, apr_pool_t *p,
+                              abb_error_t *err)
+{
+    apr_status_t status =
+        abb_store_get(sessions->store, &name->key, ABB_STORE_OPEN_PART, 0, stored, p, err);
+
+    set_name(session, name);
+    return status == APR_SUCCESS ? take_record(session, stored, p, err) : status;
+}
+
+static const char *limit_of(const abb_session_t *session, const abb_store_record_t *stored,
+                            apr_pool_t *p)
+{
+    return session->expires_at < session->absolute_end
+               ? apr_psprintf(p, "unused for %s, see AuthBitbucketSessionTimeout",
+                              abb_text_duration(stored->idle, p))
+               : apr_psprintf(
+                     p, "it began %s ago, see AuthBitbucketSessionTimeout",
+                     abb_text_duration(session->absolute_end - session->record.created_at, p));
+}
+
+apr_status_t abb_session_take_ended(const abb_sessions_t *sessions, const char *cookie,
+                                    apr_time_t now, abb_session_t **session, const char **why,
+                                    apr_pool_t *p, abb_error_t *err)
+{
+    abb_session_t *found = apr_palloc(p, sizeof(*found));
+    abb_store_record_t stored;
+    name_t name;
+    int is_new;
+    apr_status_t status;
+
+    if (!abb_store_can_walk(sessions->store)) {
+        return APR_NOTFOUND;
+    }
+    if ((status = read_cookie(sessions, cookie, &name, &is_new, err)) != APR_SUCCESS ||
+        (status = find_rest(sessions, &name, found, &stored, p, err)) != APR_SUCCESS) {
+        return status;
+    }
+    if (now < found->expires_at) {
+        return APR_NOTFOUND;
+    }
+    *session = found;
+    *why = limit_of(found, &stored, p);
+    /* Of several who found it the store lets one have it. */
+    return abb_session_drop(sessions, found, err);
+}
+
 /* ---- writing ------------------------------------------------------------- */
 
 /* Both parts of a session as the store takes them. */

@@ -101,9 +101,16 @@ void abb_visit_expect_session(request_rec *r)
     }
 }
 
+static const char *session_cookie(const abb_visit_t *visit, char *room)
+{
+    memcpy(room, visit->cookies.session, ABB_SESSION_COOKIE_LENGTH);
+    room[ABB_SESSION_COOKIE_LENGTH] = '\0';
+    return room;
+}
+
 apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
 {
-    char cookie[ABB_SESSION_COOKIE_LENGTH + 1];
+    char room[ABB_SESSION_COOKIE_LENGTH + 1];
 
     if (visit->session) {
         return APR_SUCCESS;
@@ -111,10 +118,19 @@ apr_status_t abb_visit_find_session(abb_visit_t *visit, abb_error_t *err)
     if (!has_session_cookie(visit)) {
         return APR_NOTFOUND;
     }
-    memcpy(cookie, visit->cookies.session, ABB_SESSION_COOKIE_LENGTH);
-    cookie[ABB_SESSION_COOKIE_LENGTH] = '\0';
-    return abb_session_find(&visit->site->sessions, cookie, visit->now, &visit->session,
-                            visit->pool, err);
+    return abb_session_find(&visit->site->sessions, session_cookie(visit, room), visit->now,
+                            &visit->session, visit->pool, err);
+}
+
+apr_status_t abb_visit_take_ended(const abb_visit_t *visit, abb_session_t **session,
+                                  const char **why)
+{
+    char room[ABB_SESSION_COOKIE_LENGTH + 1];
+
+    return has_session_cookie(visit)
+               ? abb_session_take_ended(&visit->site->sessions, session_cookie(visit, room),
+                                        visit->now, session, why, visit->pool, NULL)
+               : APR_NOTFOUND;
 }
 
 abb_login_t abb_visit_login(const abb_visit_t *visit)
@@ -416,7 +432,7 @@ int abb_visit_begin_login(abb_visit_t *visit, request_rec *r, const char *return
     abb_request_set_cookie(r, &visit->site->cookies, name, start.cookie_value,
                            (int)apr_time_sec(ABB_TICKET_MEMORY));
     ap_log_rerror(APLOG_MARK, APLOG_DEBUG, 0, r,
-                  ABB_LOGNO(0104) "sent to Bitbucket to sign in (attempt %d)", attempt);
+                  ABB_LOGNO(0104) "sent to Bitbucket to sign in; attempt=%d", attempt);
     return abb_request_redirect(r, HTTP_MOVED_TEMPORARILY, start.location);
 }
 

@@ -11,7 +11,7 @@ floor_of() {
     text | crypto | account | pack | offload | gate | traffic | throttle | counters) echo 1 ;;
     record | ticket | store | http | reply | page | secret | form | credential) echo 2 ;;
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
-    login | recheck | config | refusal | news | draft | index) echo 4 ;;
+    login | recheck | config | refusal | news | flow | draft | index) echo 4 ;;
     visit | memory | background) echo 5 ;;
     ask | interface | preserve | pass | api_token | selfcheck) echo 6 ;;
     authn | rules | callback) echo 7 ;;

@@ -106,7 +106,6 @@ def unavailable(host, browser, simulator, logs):
 
 
 def wrong_client(host, browser, simulator, logs):
-    logs.expect(tags.ANSWERED)
     state = browser.get(host.url("/any/page.html")).location_query["state"]
     return browser.get(host.endpoint("callback") + f"?error=unauthorized_client&state={state}"), "client", tags.ANSWERED
 

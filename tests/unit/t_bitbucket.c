@@ -1124,6 +1124,47 @@ static void after_five_failures_nobody_is_asked(void **state)
     assert_int_equal(server_count(site->server, ""), 5);
 }
 
+typedef struct {
+    int answered;
+    int silent;
+    int untried;
+} heard_t;
+
+static void hear(void *listener, const abb_http_request_t *request, const abb_http_answer_t *answer,
+                 apr_pool_t *p)
+{
+    heard_t *heard = listener;
+
+    assert_non_null(request->url);
+    heard->answered += answer->status == 200;
+    heard->silent += answer->status == 503;
+    heard->untried += answer->status == 0 && answer->error.status == ABB_EUPSTREAM;
+}
+
+/* Second tries are calls, too; one that was not begun is told as such. */
+static void a_listener_hears_each_call(void **state)
+{
+    site_t *site = *state;
+    heard_t heard = {0, 0, 0};
+
+    give_traffic(site);
+    site_add_ada(site);
+    site->bitbucket.listen = hear;
+    site->bitbucket.listener = &heard;
+    assert_int_equal(ask_visitor(site, NULL, 0).status, APR_SUCCESS);
+    assert_int_equal(heard.answered, 2);
+    site->bitbucket.retry_pause = apr_time_from_msec(1);
+    server_add_json(site->server, site_permission("beta", site->p), 503, PLAIN);
+    for (int i = 0; i < 5; ++i) {
+        assert_int_equal(ask_grant(site, "beta").status, ABB_EUPSTREAM);
+    }
+    assert_int_equal(heard.silent, 10);
+    assert_int_equal(heard.untried, 0);
+    assert_int_equal(ask_grant(site, "beta").status, ABB_EUPSTREAM);
+    assert_int_equal(heard.silent, 10);
+    assert_int_equal(heard.untried, 1);
+}
+
 /* One answer of several proves that Bitbucket is there; so do a no and a refusal. */
 static void any_answer_counts_as_one(void **state)
 {
@@ -1446,6 +1487,7 @@ int main(void)
         SITE_TEST(codes_and_tokens_are_sent_once),
         SITE_TEST(a_slow_bitbucket_is_not_asked_again),
         SITE_TEST(after_five_failures_nobody_is_asked),
+        SITE_TEST(a_listener_hears_each_call),
         SITE_TEST(any_answer_counts_as_one),
         SITE_TEST(pages_that_are_no_api_are_no_answer),
         SITE_TEST(a_limited_account_is_left_alone),

@@ -728,6 +728,59 @@ static void a_session_ends_in_any_case(void **state)
     assert_int_equal(try_find(place, cookie, end), APR_NOTFOUND);
 }
 
+static apr_status_t take_ended(place_t *place, const char *cookie, apr_time_t now, const char **why)
+{
+    abb_session_t *session = NULL;
+    apr_status_t status =
+        abb_session_take_ended(&place->sessions, cookie, now, &session, why, place->p, NULL);
+
+    if (status == APR_SUCCESS) {
+        assert_string_equal(session->record.account.uuid, UUID);
+        assert_int_equal(strlen(session->tag), ABB_SESSION_TAG_SIZE - 1);
+    }
+    return status;
+}
+
+static void what_is_left_of_a_session_is_taken_once(void **state)
+{
+    place_t *place = *state;
+    const char *unused = create(place, NULL);
+    const char *old = create(place, NULL);
+    const char *why = NULL;
+
+    place->sessions.store = place->probe.inner;
+    assert_int_equal(take_ended(place, unused, NOW + HOURS(12) - 1, &why), APR_NOTFOUND);
+    for (int hour = 0; hour < 24 * 7; hour += 6) {
+        find(place, old, NOW + HOURS(hour));
+    }
+    assert_int_equal(take_ended(place, old, NOW + HOURS(24 * 7) - 1, &why), APR_NOTFOUND);
+    find(place, old, NOW + HOURS(24 * 7) - 1);
+    assert_int_equal(take_ended(place, unused, NOW + HOURS(12), &why), APR_SUCCESS);
+    assert_non_null(strstr(why, "unused for 12h"));
+    assert_int_equal(take_ended(place, old, NOW + HOURS(24 * 7), &why), APR_SUCCESS);
+    assert_non_null(strstr(why, "it began 7d ago"));
+    assert_int_equal(take_ended(place, unused, NOW + HOURS(12), &why), APR_NOTFOUND);
+    assert_int_equal(take_ended(place, old, NOW + HOURS(24 * 7), &why), APR_NOTFOUND);
+}
+
+static void nothing_is_left_of_what_never_was(void **state)
+{
+    place_t *place = *state;
+    const char *cookie = create(place, NULL);
+    const char *why = NULL;
+
+    /* A store that others share is not asked a second time. */
+    place->probe.gets = 0;
+    assert_int_equal(take_ended(place, cookie, NOW + HOURS(12), &why), APR_NOTFOUND);
+    assert_int_equal(place->probe.gets, 0);
+    place->sessions.store = place->probe.inner;
+    assert_int_equal(take_ended(place, "", NOW, &why), APR_NOTFOUND);
+    assert_int_equal(take_ended(place, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", NOW, &why),
+                     APR_NOTFOUND);
+    set_audience(&place->sessions, "key", "https://other.example.com", place->p);
+    assert_int_equal(take_ended(place, cookie, NOW + HOURS(12), &why), APR_NOTFOUND);
+}
+
 static void uses_are_noted_once_a_minute(void **state)
 {
     place_t *place = *state;
@@ -1201,6 +1254,8 @@ int main(void)
         PLACE_TEST(the_private_part_opens_with_an_older_key),
         PLACE_TEST(a_session_ends_when_it_is_not_used),
         PLACE_TEST(a_session_ends_in_any_case),
+        PLACE_TEST(what_is_left_of_a_session_is_taken_once),
+        PLACE_TEST(nothing_is_left_of_what_never_was),
         PLACE_TEST(uses_are_noted_once_a_minute),
         PLACE_TEST(a_short_idle_limit_is_kept_alive),
         PLACE_TEST(a_touch_that_fails_costs_nothing),
