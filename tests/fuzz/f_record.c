@@ -93,8 +93,7 @@ void fuzz_record(const unsigned char *bytes, apr_size_t size, apr_pool_t *p)
         FUZZ_CHECK(record.grants[i].asked != NULL);
         FUZZ_CHECK(abb_record_find_grant(&record, record.grants[i].asked) != NULL);
         FUZZ_CHECK(record.grants[i].role <= ABB_ROLE_ADMIN);
-        FUZZ_CHECK(abb_record_age(record.grants[i].checked_at, &ages, FUZZ_NOW) ==
-                       ABB_RECORD_OLD ||
+        FUZZ_CHECK(abb_record_age(record.grants[i].checked_at, &ages, FUZZ_NOW) == ABB_RECORD_OLD ||
                    abb_record_is_fresh(&record.grants[i], FUZZ_NOW - ages.hard, FUZZ_NOW));
     }
     check_again(&record, p);
