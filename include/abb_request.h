@@ -1,7 +1,7 @@
 /*
  * request (floor 3): one HTTP request and its answer, as httpd has them.
  *
- * Cookies, redirects, pages. httpd starts here. Knows no session
+ * Headers, redirects, pages. httpd starts here. Knows no session
  * store, no Bitbucket, no rule.
  * Threads: all functions work on a request of the calling thread.
  */
@@ -10,44 +10,12 @@
 
 #include <httpd.h>
 
+#include "abb_cookie.h"
 #include "abb_page.h"
 
 /* Most sign-in attempts one browser keeps cookies of, and their total size in bytes. */
 #define ABB_REQUEST_TICKETS_MAX 4
 #define ABB_REQUEST_TICKETS_SIZE_MAX 4096
-
-/* How a site's cookies look. Lifetime: the configuration's. */
-typedef struct abb_cookie_settings_t {
-    /* Whole name of the session's cookie, and start of an attempt's. */
-    const char *session_name;
-    const char *ticket_prefix;
-    /* Whole name of the cookie that counts sign-ins completed lately. */
-    const char *recent_name;
-    /* Whole name of the cookie that says where attempts led that had to make room. */
-    const char *ways_name;
-    /* Whole name of the cookie, the badge, of a browser in which somebody has signed in. */
-    const char *badge_name;
-    /* NULL: the host alone. */
-    const char *domain;
-    /* Lax or None. */
-    const char *same_site;
-    int is_secure;
-} abb_cookie_settings_t;
-
-/* A cookie of the request. */
-typedef struct abb_request_cookie_t {
-    const char *name;
-    const char *value;
-} abb_request_cookie_t;
-
-/* What a request brought. */
-typedef struct abb_request_cookies_t {
-    /* The Cookie header as it came, NULL when there was none. */
-    const char *line;
-    /* The value of the first session cookie in it, NULL for none; ends by its length. */
-    const char *session;
-    apr_size_t session_length;
-} abb_request_cookies_t;
 
 /*
  * Where httpd has not yet looked which places a request belongs to: have the LogLevel of its
@@ -60,20 +28,7 @@ void abb_request_take_log_level(request_rec *r);
  * sees them. Lifetime of what cookies points to: r->pool.
  */
 void abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings,
-                              abb_request_cookies_t *cookies);
-
-/*
- * The value of the first cookie with a name in a Cookie header (may be NULL),
- * or NULL. Lifetime: p. Source: RFC 6265 section 5.4.
- */
-const char *abb_request_find_cookie(const char *cookies, const char *name, apr_pool_t *p);
-
-/*
- * All cookies of a Cookie header (may be NULL) whose names start with a prefix,
- * at most 64: an array of abb_request_cookie_t. Lifetime: p.
- */
-apr_array_header_t *abb_request_list_cookies(const char *cookies, const char *prefix,
-                                             apr_pool_t *p);
+                              abb_cookies_t *cookies);
 
 /* Give the browser a cookie until it is closed, or for max_age seconds (if > 0). */
 void abb_request_set_cookie(request_rec *r, const abb_cookie_settings_t *settings, const char *name,

@@ -34,7 +34,7 @@ typedef struct abb_visit_t {
     apr_pool_t *pool;
     abb_site_t *site;
     /* As they came; applications do not see ours. */
-    abb_request_cookies_t cookies;
+    abb_cookies_t cookies;
     /* NULL while not looked for, or not there. */
     abb_session_t *session;
     /* When it began: what Bitbucket said is as old as it was then. */

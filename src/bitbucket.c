@@ -278,17 +278,13 @@ static apr_status_t take_grants(const asker_t *asker, const abb_http_answer_t *a
 
 /* ---- addresses ----------------------------------------------------------- */
 
-/*
- * A page's address is opaque, but it gets the token: same origin and API only.
- * A path that climbs, raw or encoded, could leave the API.
- */
-static int is_api_page(const abb_bitbucket_t *bitbucket, const char *url)
+int abb_bitbucket_is_page(const char *api_url, const char *url)
 {
-    apr_size_t length = strlen(bitbucket->api_url);
+    apr_size_t length = strlen(api_url);
     const char *path = url + length;
     const char *climb;
 
-    if (strncmp(url, bitbucket->api_url, length) != 0 || *path != '/' || abb_http_check_url(url)) {
+    if (strncmp(url, api_url, length) != 0 || *path != '/' || abb_http_check_url(url)) {
         return 0;
     }
     climb = strpbrk(path, "%\\?");
@@ -313,7 +309,7 @@ static int was_seen(const apr_array_header_t *urls, const char *url)
 static apr_status_t check_page(const abb_bitbucket_t *bitbucket, apr_array_header_t *seen,
                                const char *url, abb_error_t *err)
 {
-    if (!is_api_page(bitbucket, url)) {
+    if (!abb_bitbucket_is_page(bitbucket->api_url, url)) {
         return abb_error_set(err, ABB_EUPSTREAM,
                              "the next page of GET /user/emails lies outside the API: %.120s", url);
     }

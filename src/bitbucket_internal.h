@@ -52,6 +52,13 @@ const char *abb_bitbucket_client_authorization(const abb_bitbucket_t *bitbucket,
 const char *abb_bitbucket_grant_url(const abb_bitbucket_t *bitbucket, const char *asked,
                                     apr_pool_t *p);
 
+/*
+ * Whether the address of a list's next page, as Bitbucket gave it, may be asked. It is
+ * opaque, but it gets the token: same origin and API only, and no path that climbs, raw
+ * or encoded, for it could leave the API.
+ */
+int abb_bitbucket_is_page(const char *api_url, const char *url);
+
 /* Whether a Content-Type (may be NULL) is that of JSON. */
 int abb_bitbucket_is_json(const char *content_type);
 

@@ -77,16 +77,16 @@ static const char *remembered_way(const abb_visit_t *visit, const char *state)
     abb_ticket_t ticket;
 
     return abb_ticket_parse_state(state, &ticket, NULL) == APR_SUCCESS
-               ? abb_ticket_find_way(abb_request_find_cookie(visit->cookies.line,
-                                                             site->cookies.ways_name, visit->pool),
-                                     site->tickets, &ticket, apr_time_now(), visit->pool)
+               ? abb_ticket_find_way(
+                     abb_cookie_find(visit->cookies.line, site->cookies.ways_name, visit->pool),
+                     site->tickets, &ticket, apr_time_now(), visit->pool)
                : NULL;
 }
 
 /* Say what was seen of the browser's cookies when that of the attempt is missing. */
 static void measure_cookies(const abb_visit_t *visit, const char *name, abb_error_t *err)
 {
-    if (name && !abb_request_find_cookie(visit->cookies.line, name, visit->pool)) {
+    if (name && !abb_cookie_find(visit->cookies.line, name, visit->pool)) {
         abb_error_clear(err);
         abb_error_set(err, ABB_EATTEMPT,
                       visit->cookies.line
@@ -122,8 +122,7 @@ static void warn_of_full_store(const abb_visit_t *visit, request_rec *r)
 
 static const char *recent_cookie(const abb_visit_t *visit)
 {
-    return abb_request_find_cookie(visit->cookies.line, visit->site->cookies.recent_name,
-                                   visit->pool);
+    return abb_cookie_find(visit->cookies.line, visit->site->cookies.recent_name, visit->pool);
 }
 
 static void count_sign_in(const abb_visit_t *visit, request_rec *r)
@@ -361,7 +360,7 @@ static int finish(abb_visit_t *visit, request_rec *r, const abb_login_callback_t
 {
     abb_login_t login = abb_visit_login(visit);
     const char *name = attempt_cookie_name(visit, r, callback->state);
-    const char *cookie = name ? abb_request_find_cookie(visit->cookies.line, name, r->pool) : NULL;
+    const char *cookie = name ? abb_cookie_find(visit->cookies.line, name, r->pool) : NULL;
     abb_ticket_t ticket;
     abb_error_t err;
 

@@ -114,11 +114,13 @@ apr_status_t abb_hub_take(abb_crypto_sealer_t *handovers, const char *handover, 
     }
     memcpy(&time, text, TIME_SIZE);
     *query = (const char *)text + TIME_SIZE;
-    if (now - time > ABB_HUB_LIFETIME || time - now > ABB_HUB_LIFETIME) {
+    if (time < now - ABB_HUB_LIFETIME || time > now + ABB_HUB_LIFETIME) {
+        apr_int64_t age = (apr_int64_t)((apr_uint64_t)now - (apr_uint64_t)time);
+
         return abb_error_set(err, ABB_EATTEMPT,
                              "the way from the site with the callback took %ld seconds by the "
                              "servers' clocks; allowed are %ld",
-                             (long)apr_time_sec(now - time), (long)apr_time_sec(ABB_HUB_LIFETIME));
+                             (long)apr_time_sec(age), (long)apr_time_sec(ABB_HUB_LIFETIME));
     }
     return APR_SUCCESS;
 }

@@ -450,13 +450,17 @@ apr_table_t *abb_identity_scrub(const abb_identity_settings_t *settings, apr_tab
 
 /* ---- headers ------------------------------------------------------------- */
 
-/* Bytes of the character that begins here; the text is UTF-8, or at least ends. */
+/* Bytes of the character that begins here. One that is cut takes no other with it, no control. */
 static apr_size_t character_length(const char *at)
 {
     unsigned char first = (unsigned char)*at;
-    apr_size_t length = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    apr_size_t most = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    apr_size_t length = 1;
 
-    return strnlen(at, length);
+    while (length < most && ((unsigned char)at[length] & 0xc0) == 0x80) {
+        ++length;
+    }
+    return length;
 }
 
 /* C0, DEL and C1. */

@@ -131,7 +131,7 @@ static int refuse_for_lack_of_room(abb_visit_t *visit, request_rec *r, const abb
 static apr_status_t find_badge(const abb_visit_t *visit, request_rec *r, abb_draft_badge_t *badge)
 {
     return abb_draft_read_badge(
-        abb_request_find_cookie(visit->cookies.line, visit->site->cookies.badge_name, r->pool),
+        abb_cookie_find(visit->cookies.line, visit->site->cookies.badge_name, r->pool),
         visit->site->tickets, visit->now, badge, r->pool);
 }
 

@@ -610,12 +610,10 @@ int abb_record_is_since(apr_time_t checked_at, apr_time_t oldest, apr_time_t now
 abb_record_age_t abb_record_age(apr_time_t checked_at, const abb_record_ages_t *ages,
                                 apr_time_t now)
 {
-    apr_interval_time_t age = now - checked_at;
-
-    if (age > ages->hard || age < -CLOCK_TOLERANCE) {
+    if (checked_at < now - ages->hard || checked_at > now + CLOCK_TOLERANCE) {
         return ABB_RECORD_OLD;
     }
-    return age > ages->soft ? ABB_RECORD_DUE : ABB_RECORD_FRESH;
+    return checked_at < now - ages->soft ? ABB_RECORD_DUE : ABB_RECORD_FRESH;
 }
 
 apr_status_t abb_record_put_grant(abb_record_t *record, const abb_grant_t *grant, apr_pool_t *p)

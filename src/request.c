@@ -15,8 +15,6 @@
 
 APLOG_USE_MODULE(auth_bitbucket);
 
-#define COOKIES_MAX 64
-
 /* ---- the log ------------------------------------------------------------- */
 
 void abb_request_take_log_level(request_rec *r)
@@ -35,167 +33,18 @@ void abb_request_take_log_level(request_rec *r)
 
 /* ---- cookies ------------------------------------------------------------- */
 
-/* A cookie where it stands in a header line. */
-typedef struct {
-    const char *name;
-    apr_size_t name_length;
-    const char *value;
-    apr_size_t value_length;
-    /* Behind the cookie, before its semicolon. */
-    const char *end;
-} cookie_place_t;
-
-/* Step to the next cookie from `at` on. Returns 0 at the end of the line. */
-static int next_cookie(const char *at, cookie_place_t *place)
-{
-    at += strspn(at, " ;\t");
-    if (*at == '\0') {
-        return 0;
-    }
-    place->name = at;
-    place->name_length = strcspn(at, "=; ");
-    place->end = at + strcspn(at, ";");
-    at += place->name_length;
-    place->value = *at == '=' ? at + 1 : at;
-    place->value_length = *at == '=' ? strcspn(at + 1, "; ,") : 0;
-    return 1;
-}
-
-static int has_name(const cookie_place_t *place, const char *name, apr_size_t length)
-{
-    return place->name_length == length && memcmp(place->name, name, length) == 0;
-}
-
-static int has_prefix(const cookie_place_t *place, const char *prefix, apr_size_t length)
-{
-    return place->name_length > length && memcmp(place->name, prefix, length) == 0;
-}
-
-/* The lengths of the names that are ours. */
-typedef struct {
-    const abb_cookie_settings_t *settings;
-    apr_size_t name_length;
-    apr_size_t prefix_length;
-    apr_size_t recent_length;
-    apr_size_t ways_length;
-    apr_size_t badge_length;
-} our_names_t;
-
-/* What a line holds. */
-typedef struct {
-    int ours;
-    int others;
-} cookie_count_t;
-
-static int is_session(const cookie_place_t *place, const our_names_t *names)
-{
-    return has_name(place, names->settings->session_name, names->name_length);
-}
-
-static int is_of_sign_in(const cookie_place_t *place, const our_names_t *names)
-{
-    return has_prefix(place, names->settings->ticket_prefix, names->prefix_length) ||
-           has_name(place, names->settings->recent_name, names->recent_length) ||
-           has_name(place, names->settings->ways_name, names->ways_length) ||
-           has_name(place, names->settings->badge_name, names->badge_length);
-}
-
-/* Find the first session cookie of a line and count. */
-static cookie_count_t find_session(abb_request_cookies_t *cookies, const our_names_t *names)
-{
-    cookie_count_t count = {0, 0};
-    cookie_place_t place;
-
-    for (const char *at = cookies->line; next_cookie(at, &place); at = place.end) {
-        if (is_session(&place, names)) {
-            if (!cookies->session) {
-                cookies->session = place.value;
-                cookies->session_length = place.value_length;
-            }
-            ++count.ours;
-        }
-        else {
-            *(is_of_sign_in(&place, names) ? &count.ours : &count.others) += 1;
-        }
-    }
-    return count;
-}
-
-/* The line without our cookies. Lifetime: p. */
-static const char *without_ours(const char *line, const our_names_t *names, apr_pool_t *p)
-{
-    char *kept = apr_palloc(p, 2 * strlen(line) + 1);
-    char *out = kept;
-    cookie_place_t place;
-
-    for (const char *at = line; next_cookie(at, &place); at = place.end) {
-        if (is_session(&place, names) || is_of_sign_in(&place, names)) {
-            continue;
-        }
-        if (out > kept) {
-            out = apr_cpystrn(out, "; ", 3);
-        }
-        out = apr_cpystrn(out, place.name, (apr_size_t)(place.end - place.name) + 1);
-    }
-    *out = '\0';
-    return kept;
-}
-
 void abb_request_take_cookies(request_rec *r, const abb_cookie_settings_t *settings,
-                              abb_request_cookies_t *cookies)
+                              abb_cookies_t *cookies)
 {
-    our_names_t names = {settings,
-                         strlen(settings->session_name),
-                         strlen(settings->ticket_prefix),
-                         strlen(settings->recent_name),
-                         strlen(settings->ways_name),
-                         strlen(settings->badge_name)};
-    cookie_count_t count;
+    const char *line = apr_table_get(r->headers_in, "Cookie");
+    const char *rest = abb_cookie_take(line, settings, cookies, r->pool);
 
-    cookies->line = apr_table_get(r->headers_in, "Cookie");
-    cookies->session = NULL;
-    cookies->session_length = 0;
-    if (!cookies->line) {
-        return;
+    if (rest && rest != line) {
+        apr_table_setn(r->headers_in, "Cookie", rest);
     }
-    count = find_session(cookies, &names);
-    if (count.ours && count.others) {
-        apr_table_setn(r->headers_in, "Cookie", without_ours(cookies->line, &names, r->pool));
-    }
-    else if (count.ours) {
+    else if (line && !rest) {
         apr_table_unset(r->headers_in, "Cookie");
     }
-}
-
-const char *abb_request_find_cookie(const char *cookies, const char *name, apr_pool_t *p)
-{
-    apr_size_t length = strlen(name);
-    cookie_place_t place;
-
-    for (const char *at = cookies; at && next_cookie(at, &place); at = place.end) {
-        if (has_name(&place, name, length)) {
-            return apr_pstrmemdup(p, place.value, place.value_length);
-        }
-    }
-    return NULL;
-}
-
-apr_array_header_t *abb_request_list_cookies(const char *cookies, const char *prefix, apr_pool_t *p)
-{
-    apr_array_header_t *list = apr_array_make(p, 4, sizeof(abb_request_cookie_t));
-    apr_size_t length = strlen(prefix);
-    cookie_place_t place;
-
-    for (const char *at = cookies; at && list->nelts < COOKIES_MAX && next_cookie(at, &place);
-         at = place.end) {
-        if (has_prefix(&place, prefix, length)) {
-            abb_request_cookie_t *cookie = apr_array_push(list);
-
-            cookie->name = apr_pstrmemdup(p, place.name, place.name_length);
-            cookie->value = apr_pstrmemdup(p, place.value, place.value_length);
-        }
-    }
-    return list;
 }
 
 /*

@@ -6,6 +6,8 @@
 
 /* How far ahead of our clock a record may have been used. */
 #define CLOCK_TOLERANCE apr_time_from_sec(120)
+/* Room for both parts of the largest record; of a smaller image no record has more than it. */
+#define WORDS_SIZE_MAX (2 * (ABB_STORE_RECORD_MAX + 8))
 /* No holder asks for a longer lease. */
 #define LEASE_MAX apr_time_from_sec(3600)
 
@@ -349,7 +351,7 @@ static apr_status_t prepare(import_t *import, const void *image, apr_size_t imag
     for (int i = 0; i < key_count && i < ABB_STORE_SHM_IMPORT_KEYS_MAX; ++i) {
         abb_segment_derive_keys(&import->keys[import->key_count++], &keys[i]);
     }
-    import->words = malloc(2 * (ABB_STORE_RECORD_MAX + 8));
+    import->words = malloc(image_size < WORDS_SIZE_MAX ? image_size + 8 : WORDS_SIZE_MAX);
     return import->words ? APR_SUCCESS : APR_ENOMEM;
 }
 

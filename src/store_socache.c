@@ -163,9 +163,17 @@ static apr_status_t write_object(operation_t *operation, char kind, apr_time_t u
 
 /* ---- records ------------------------------------------------------------- */
 
+/* When a record ends if it is not used again. What was sealed may say any number. */
+static apr_time_t end_of(const head_t *head, apr_time_t last_seen)
+{
+    apr_time_t idle_end = (apr_time_t)((apr_uint64_t)last_seen + (apr_uint64_t)head->idle);
+
+    return head->idle && idle_end < head->expires_at ? idle_end : head->expires_at;
+}
+
 static int is_living(const head_t *head, apr_time_t last_seen, apr_time_t now)
 {
-    return now < head->expires_at && (!head->idle || now < last_seen + head->idle);
+    return now < end_of(head, last_seen);
 }
 
 /* The record without its uses. */
@@ -357,7 +365,6 @@ static apr_status_t perform_touch(operation_t *operation)
 {
     image_t image;
     apr_status_t status = read_living(operation, &image);
-    apr_time_t end;
     use_t use;
 
     if (status != APR_SUCCESS || operation->now <= image.last_seen) {
@@ -365,10 +372,7 @@ static apr_status_t perform_touch(operation_t *operation)
     }
     use.birth = image.head.birth;
     use.last_seen = operation->now;
-    end = image.head.idle && use.last_seen + image.head.idle < image.head.expires_at
-              ? use.last_seen + image.head.idle
-              : image.head.expires_at;
-    return write_object(operation, 'u', end, &use, sizeof(use));
+    return write_object(operation, 'u', end_of(&image.head, use.last_seen), &use, sizeof(use));
 }
 
 static apr_status_t perform_lease(operation_t *operation)

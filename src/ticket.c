@@ -156,8 +156,8 @@ apr_status_t abb_ticket_decode(const char *value, abb_crypto_sealer_t *sealer, a
     if (!text || !read_text(text, size, ticket)) {
         return abb_error_set(err, ABB_EATTEMPT, "the sign-in cookie does not open");
     }
-    if (now > ticket->issued_at + ABB_TICKET_LIFETIME ||
-        now < ticket->issued_at - CLOCK_TOLERANCE) {
+    if (ticket->issued_at < now - ABB_TICKET_LIFETIME ||
+        ticket->issued_at > now + CLOCK_TOLERANCE) {
         return abb_error_set(err, ABB_EATTEMPT, "the sign-in took longer than ten minutes");
     }
     return APR_SUCCESS;
@@ -275,7 +275,7 @@ const char *abb_ticket_find_way(const char *value, abb_crypto_sealer_t *sealer,
 
         memcpy(&issued_at, way, 8);
         if (memcmp(way + 8, ticket->id, WAY_ID_SIZE) == 0) {
-            return now - issued_at <= ABB_TICKET_MEMORY ? way + WAY_HEAD_SIZE : NULL;
+            return issued_at >= now - ABB_TICKET_MEMORY ? way + WAY_HEAD_SIZE : NULL;
         }
     }
     return NULL;

@@ -330,7 +330,7 @@ void abb_visit_leave(const abb_visit_t *visit, const abb_gate_place_t *place)
 
 /* An attempt's cookie that the browser brought; issued_at 0 when it does not open or is too old. */
 typedef struct {
-    const abb_request_cookie_t *cookie;
+    const abb_cookie_t *cookie;
     abb_ticket_t ticket;
 } attempt_cookie_t;
 
@@ -360,7 +360,7 @@ static void forget_attempts(const abb_visit_t *visit, request_rec *r,
                             const attempt_cookie_t *attempts, int count)
 {
     const abb_cookie_settings_t *cookies = &visit->site->cookies;
-    const char *before = abb_request_find_cookie(visit->cookies.line, cookies->ways_name, r->pool);
+    const char *before = abb_cookie_find(visit->cookies.line, cookies->ways_name, r->pool);
     const char *ways = before;
 
     while (count-- > 0) {
@@ -384,14 +384,14 @@ static void forget_attempts(const abb_visit_t *visit, request_rec *r,
 static void drop_old_attempts(const abb_visit_t *visit, request_rec *r, apr_size_t new_size)
 {
     const apr_array_header_t *cookies =
-        abb_request_list_cookies(visit->cookies.line, visit->site->cookies.ticket_prefix, r->pool);
+        abb_cookie_list(visit->cookies.line, visit->site->cookies.ticket_prefix, r->pool);
     attempt_cookie_t *attempts =
         apr_palloc(r->pool, (apr_size_t)(cookies->nelts + 1) * sizeof(*attempts));
     apr_size_t size = new_size;
     int kept = 0;
 
     for (int i = 0; i < cookies->nelts; ++i) {
-        attempts[i].cookie = &APR_ARRAY_IDX(cookies, i, abb_request_cookie_t);
+        attempts[i].cookie = &APR_ARRAY_IDX(cookies, i, abb_cookie_t);
         open_attempt(visit, r, &attempts[i]);
     }
     qsort(attempts, (apr_size_t)cookies->nelts, sizeof(*attempts), newest_first);

@@ -191,9 +191,52 @@ static void a_long_query_is_refused(void **state)
     assert_int_equal(abb_hub_hand_on(&site, query, NOW, &handover, p, NULL), ABB_EINPUT);
 }
 
+static void each_site_of_a_hub_has_a_sealer(void **state)
+{
+    apr_array_header_t *sites = apr_array_make(*state, 2, sizeof(abb_hub_site_t));
+    const char *query;
+    const char *handover;
+
+    for (int i = 0; i < 2; ++i) {
+        abb_hub_site_t site = {"https://x.example.com", i ? SHOP : WIKI, mark_of(1, *state), NULL};
+
+        APR_ARRAY_PUSH(sites, abb_hub_site_t) = site;
+    }
+    assert_int_equal(abb_hub_create_sealers(sites, &ring, *state, NULL), APR_SUCCESS);
+    assert_int_equal(abb_hub_hand_on(&APR_ARRAY_IDX(sites, 1, abb_hub_site_t), QUERY, NOW,
+                                     &handover, *state, NULL),
+                     APR_SUCCESS);
+    assert_int_equal(take(handover, &ring, SHOP, NOW, &query, *state), APR_SUCCESS);
+    unit_equal(query, QUERY, "the query");
+    assert_int_equal(take(handover, &ring, WIKI, NOW, &query, *state), ABB_EATTEMPT);
+}
+
+static void a_way_of_no_time_is_too_long(void **state)
+{
+    static const apr_int64_t times[] = {APR_INT64_MIN, APR_INT64_MAX};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(times); ++i) {
+        abb_hub_site_t site = make_site(&ring, WIKI, 1, *state);
+        unsigned char *sealed;
+        apr_size_t size;
+        const char *query;
+
+        assert_int_equal(abb_crypto_sealer_seal(site.handovers, NULL, 0, &times[i],
+                                                sizeof(times[i]), &sealed, &size, *state, NULL),
+                         APR_SUCCESS);
+        assert_int_equal(abb_hub_take(site.handovers,
+                                      abb_text_base64url_encode(sealed, size, *state), NOW, &query,
+                                      *state, NULL),
+                         ABB_EATTEMPT);
+        unit_equal(query, "", "the query");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        UNIT_TEST(each_site_of_a_hub_has_a_sealer),
+        UNIT_TEST(a_way_of_no_time_is_too_long),
         UNIT_TEST(a_state_names_its_site),
         UNIT_TEST(a_query_arrives_as_it_was),
         UNIT_TEST(it_opens_at_its_site_only),

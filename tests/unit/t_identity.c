@@ -144,6 +144,9 @@ static const struct {
     /* No UTF-8: it ends, and nothing is read behind it. */
     {"cut \xf0\x9f", "cut %F0%9F", "cut \xf0\x9f"},
     {"\xff\x80", "%FF%80", "\xff\x80"},
+    /* Nor here: what stands behind a cut character is not its part. */
+    {"a\xc3\r\nX-Evil: 1", "a%C3%0D%0AX-Evil: 1", "a\xc3X-Evil: 1"},
+    {"\xf0\x9f\x01!\xe2\x7f", "%F0%9F%01!%E2%7F", "\xf0\x9f!\xe2"},
     {" \x01 a \xc2\x85 ", "%20%01 a %C2%85%20", "a"},
     {"   ", "%20%20%20", NULL},
     {"\x01", "%01", NULL},

@@ -1338,10 +1338,20 @@ static void answers_grow_old(void **state)
     }
 }
 
+static void answers_of_no_time_are_old(void **state)
+{
+    static const abb_record_ages_t ages = {apr_time_from_sec(300), apr_time_from_sec(3600)};
+    apr_time_t now = apr_time_from_sec(1800000000);
+
+    assert_int_equal(abb_record_age(APR_INT64_MIN, &ages, now), ABB_RECORD_OLD);
+    assert_int_equal(abb_record_age(APR_INT64_MAX, &ages, now), ABB_RECORD_OLD);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         UNIT_TEST(answers_grow_old),
+        UNIT_TEST(answers_of_no_time_are_old),
         UNIT_TEST(a_full_record_comes_back),
         UNIT_TEST(a_record_of_a_uuid_comes_back),
         UNIT_TEST(absent_strings_stay_absent),

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -879,6 +880,197 @@ static void proofs_follow_from_keys(void **state)
     assert_memory_not_equal(&proofs[0], &ring.keys[0], sizeof(proofs[0]));
 }
 
+/* ---- looking ---------------------------------------------------------------- */
+
+/* A file of all records with its key beside it, of a server that has stopped. */
+static void leave_file_with_key(const place_t *place)
+{
+    abb_store_file_t file = {.path = place->path};
+    abb_store_shm_proof_key_t key;
+    abb_crypto_keyring_t ring;
+    server_t server;
+
+    make_ring(&ring, 1);
+    assert_int_equal(abb_store_file_write_keys(&file, &ring, place->p, NULL), APR_SUCCESS);
+    assert_int_equal(abb_store_file_proof_keys(&ring, &key, NULL), APR_SUCCESS);
+    assert_int_equal(start_under(&server, place, &key, place->p), APR_SUCCESS);
+    fill(server.store, place->p);
+    stop(&server, place);
+}
+
+static abb_store_file_report_t survey(const place_t *place)
+{
+    abb_store_file_report_t report;
+
+    assert_int_equal(abb_store_file_survey(place->path, NOW + 1000, &report, place->p, NULL),
+                     APR_SUCCESS);
+    return report;
+}
+
+static void a_look_says_what_a_start_would_find(void **state)
+{
+    const place_t *place = *state;
+    abb_store_file_report_t report = survey(place);
+    apr_size_t size;
+    char *bytes;
+
+    assert_false(report.was_there);
+    leave_file_with_key(place);
+    report = survey(place);
+    assert_true(report.was_there);
+    assert_null(report.refused);
+    assert_int_equal(report.records.kept, RECORDS);
+    bytes = get_bytes(place->path, &size, place->p);
+    put_bytes(place->path, bytes, size / 2, 0600);
+    assert_null(survey(place).refused);
+    memset(bytes, 0, 8192);
+    memset(bytes + 8192, 'x', size - 8192);
+    put_bytes(place->path, bytes, size, 0600);
+    unit_equal(survey(place).refused, "holds no sessions", "zeros, and something behind them");
+    put_bytes(place->path, "", 0, 0600);
+    report = survey(place);
+    assert_false(report.was_there);
+    assert_null(report.refused);
+}
+
+static void a_look_says_why_a_start_would_refuse(void **state)
+{
+    const place_t *place = *state;
+    abb_store_file_report_t report;
+    abb_error_t err;
+
+    leave_file_with_key(place);
+    chmod(place->path, 0644);
+    report = survey(place);
+    assert_true(report.was_there);
+    assert_non_null(strstr(report.refused, "may be used by others"));
+    chmod(place->path, 0600);
+    unlink(beside(place, ".key"));
+    unit_equal(survey(place).refused, "was written under another key", "no key");
+    put_bytes(beside(place, ".key"), "x", 1, 0600);
+    abb_error_clear(&err);
+    assert_int_equal(abb_store_file_survey(place->path, NOW + 1000, &report, place->p, &err),
+                     ABB_ESTORE);
+    check_sentence(&err, "is damaged");
+    put_bytes(place->path, "text", 4, 0600);
+    unlink(beside(place, ".key"));
+    unit_equal(survey(place).refused, "holds no sessions", "a text");
+    abb_error_clear(&err);
+    assert_int_equal(abb_store_file_survey(beside(place, "/x"), NOW, &report, place->p, &err),
+                     ABB_ESTORE);
+    check_sentence(&err, "cannot be looked at");
+}
+
+/* ---- disks that fail -------------------------------------------------------- */
+
+/* What the system says: as it is, or as a test has it. The linker sets them between. */
+int __real_posix_fallocate(int descriptor, off_t at, off_t size);
+int __wrap_posix_fallocate(int descriptor, off_t at, off_t size);
+ssize_t __real_pread(int descriptor, void *bytes, size_t size, off_t at);
+ssize_t __wrap_pread(int descriptor, void *bytes, size_t size, off_t at);
+void *__real_mmap(void *at, size_t size, int protection, int flags, int descriptor, off_t offset);
+void *__wrap_mmap(void *at, size_t size, int protection, int flags, int descriptor, off_t offset);
+int __real_fsync(int descriptor);
+int __wrap_fsync(int descriptor);
+int __real_msync(void *at, size_t size, int flags);
+int __wrap_msync(void *at, size_t size, int flags);
+
+static struct {
+    int reserves_nothing;
+    /* A page that cannot be read; 0: all can. */
+    off_t bad_page;
+    int maps_no_file;
+    int has_no_memory;
+    int syncs_nothing;
+} fault;
+
+int __wrap_posix_fallocate(int descriptor, off_t at, off_t size)
+{
+    return fault.reserves_nothing ? EOPNOTSUPP : __real_posix_fallocate(descriptor, at, size);
+}
+
+ssize_t __wrap_pread(int descriptor, void *bytes, size_t size, off_t at)
+{
+    if (fault.bad_page && at < fault.bad_page + 4096 && at + (off_t)size > fault.bad_page) {
+        errno = EIO;
+        return -1;
+    }
+    return __real_pread(descriptor, bytes, size, at);
+}
+
+void *__wrap_mmap(void *at, size_t size, int protection, int flags, int descriptor, off_t offset)
+{
+    if (descriptor >= 0 ? fault.maps_no_file : fault.has_no_memory) {
+        errno = ENOMEM;
+        return MAP_FAILED;
+    }
+    return __real_mmap(at, size, protection, flags, descriptor, offset);
+}
+
+int __wrap_fsync(int descriptor)
+{
+    errno = EIO;
+    return fault.syncs_nothing ? -1 : __real_fsync(descriptor);
+}
+
+int __wrap_msync(void *at, size_t size, int flags)
+{
+    errno = EIO;
+    return fault.syncs_nothing ? -1 : __real_msync(at, size, flags);
+}
+
+static void check_start_fails(const place_t *place, const char *sentence)
+{
+    server_t server;
+
+    assert_int_equal(start(&server, place), ABB_ESTORE);
+    check_sentence(&server.err, sentence);
+    memset(&fault, 0, sizeof(fault));
+    assert_false(is_there(beside(place, ".new")));
+    check_starts_with(place, RECORDS);
+}
+
+static void a_file_system_that_reserves_nothing(void **state)
+{
+    const place_t *place = *state;
+
+    fault.reserves_nothing = 1;
+    leave_file(place);
+    check_starts_with(place, RECORDS);
+    fault.reserves_nothing = 0;
+}
+
+static void a_page_that_cannot_be_read_costs_its_records(void **state)
+{
+    const place_t *place = *state;
+    server_t server;
+    int count;
+
+    leave_file(place);
+    fault.bad_page = SIZE - 16 * 4096;
+    start_well(&server, place);
+    fault.bad_page = 0;
+    count = count_whole(server.store, place->p);
+    assert_int_equal(server.report.unreadable, 4096);
+    assert_int_equal(server.report.records.kept, count);
+    assert_true(count > RECORDS / 2);
+    assert_null(server.report.refused);
+    stop(&server, place);
+}
+
+static void what_cannot_be_mapped_or_written_is_told(void **state)
+{
+    const place_t *place = *state;
+
+    leave_file(place);
+    fault.maps_no_file = 1;
+    check_start_fails(place, "the session file cannot be mapped");
+    fault.has_no_memory = 1;
+    check_start_fails(place, "no memory to read the session file");
+    fault.syncs_nothing = 1;
+    check_start_fails(place, "cannot be written to the disk");
+}
+
 /* ---- damage ---------------------------------------------------------------- */
 
 static apr_uint64_t next_random(apr_uint64_t *random)
@@ -1077,6 +1269,11 @@ int main(void)
         PLACE_TEST(a_damaged_key_is_told),
         PLACE_TEST(a_key_that_others_may_know_is_refused),
         PLACE_TEST(proofs_follow_from_keys),
+        PLACE_TEST(a_look_says_what_a_start_would_find),
+        PLACE_TEST(a_look_says_why_a_start_would_refuse),
+        PLACE_TEST(a_file_system_that_reserves_nothing),
+        PLACE_TEST(a_page_that_cannot_be_read_costs_its_records),
+        PLACE_TEST(what_cannot_be_mapped_or_written_is_told),
         PLACE_TEST(ten_thousand_damaged_files),
         PLACE_TEST(a_start_may_be_killed_at_any_time),
         PLACE_TEST(a_server_may_be_killed_at_any_time),

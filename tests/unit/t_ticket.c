@@ -326,6 +326,18 @@ static void a_ticket_lives_ten_minutes(void **state)
     check_refused(value, &ring, SITE, NOW + apr_time_from_sec(86400), *state);
 }
 
+static void a_ticket_of_no_time_does_not_open(void **state)
+{
+    static const apr_time_t times[] = {APR_INT64_MIN, APR_INT64_MAX};
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(times); ++i) {
+        abb_ticket_t ticket = make_ticket(1);
+
+        ticket.issued_at = times[i];
+        assert_false(opens_at(encode(&ticket, *state), NOW, *state));
+    }
+}
+
 static void clocks_may_differ_by_two_minutes(void **state)
 {
     abb_ticket_t ticket = make_ticket(1);
@@ -632,6 +644,7 @@ int main(void)
         UNIT_TEST(a_ticket_comes_back_as_it_was),
         UNIT_TEST(the_value_shows_nothing),
         UNIT_TEST(a_ticket_lives_ten_minutes),
+        UNIT_TEST(a_ticket_of_no_time_does_not_open),
         UNIT_TEST(clocks_may_differ_by_two_minutes),
         UNIT_TEST(foreign_sites_and_keys_are_refused),
         UNIT_TEST(each_changed_character_is_noticed),
