@@ -18,6 +18,12 @@ static void check_value(const char *line, const abb_cookies_t *cookies)
     FUZZ_CHECK(cookies->session >= line && cookies->session <= end);
     FUZZ_CHECK(cookies->session_length <= (apr_size_t)(end - cookies->session));
     FUZZ_CHECK(strcspn(cookies->session, "; ,") >= cookies->session_length);
+    /* It is the whole name, not the beginning or the end of another. */
+    if (cookies->session_length > 0) {
+        FUZZ_CHECK(cookies->session - line >= 8 &&
+                   memcmp(cookies->session - 8, "session=", 8) == 0);
+        FUZZ_CHECK(cookies->session - line == 8 || strchr(" ;\t", cookies->session[-9]));
+    }
 }
 
 static void check_list(const char *line, apr_pool_t *p)

@@ -66,7 +66,7 @@ static apr_status_t free_bytes(void *bytes)
 
 static char *make_room(apr_size_t size, apr_pool_t *p)
 {
-    char *room = calloc(1, size ? size : 1);
+    char *room = calloc(size ? size : 1, 1);
 
     FUZZ_CHECK(room != NULL);
     apr_pool_cleanup_register(p, room, free_bytes, apr_pool_cleanup_null);
