@@ -42,8 +42,7 @@ void abb_background_recheck(abb_background_t *background, server_rec *s,
 
 /*
  * Tell the log what came of a re-check: that of the request that waited for it, else that of
- * the server. account: its uuid,
- * which the session may not hold any more. Threads: any.
+ * the server. account: its uuid, which the session may not hold any more. Threads: any.
  */
 void abb_background_tell(const abb_flow_t *flow, const abb_recheck_t *recheck,
                          const abb_session_t *session, const char *account,

@@ -22,7 +22,7 @@
 
 /*
  * Told of an exchange when it is over, also of one that was not begun because Bitbucket is
- * to be left alone. Temporary memory from p.
+ * to be left alone. Temporary memory from p. Threads: called by the one that asked.
  */
 typedef void (*abb_bitbucket_listen_t)(void *listener, const abb_http_request_t *request,
                                        const abb_http_answer_t *answer, apr_pool_t *p);

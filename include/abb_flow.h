@@ -3,7 +3,8 @@
  *
  * Calls to Bitbucket and what came of them, and a session's end. Lines go to the log of
  * the request, so that LogLevel of its place or of an <If> holds; where nobody waits there
- * is none, and they go to that of the server. Knows no rule and no visit.
+ * is none, and they go to that of the server. Knows no rule and no visit. Threads: any; a
+ * request's by the thread that serves it.
  */
 #ifndef ABB_FLOW_H
 #define ABB_FLOW_H

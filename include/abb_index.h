@@ -44,8 +44,9 @@ apr_status_t abb_index_add(const abb_sessions_t *sessions, abb_session_kind_t ki
                            abb_error_t *err);
 
 /*
- * Add an account's living sessions, in no order, to a list of abb_index_session_t: those of all sites
- * of the store where it can be walked, else those of this site. uuid as in abb_account_t.
+ * Add an account's living sessions, in no order, to a list of abb_index_session_t: those of
+ * all sites of the store where it can be walked, else those of this site. uuid as in
+ * abb_account_t.
  * Lifetime: the list's pool. Errors: ABB_ESTORE; ABB_ECRYPTO.
  */
 apr_status_t abb_index_list(const abb_sessions_t *sessions, const char *uuid, apr_time_t now,

@@ -20,6 +20,7 @@
 /*
  * Where httpd has not yet looked which places a request belongs to: have the LogLevel of its
  * <Location> and <If> hold for what is written about it, and nothing else of them.
+ * Threads: the one that serves the request.
  */
 void abb_request_take_log_level(request_rec *r);
 
