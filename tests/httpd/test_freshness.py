@@ -609,8 +609,8 @@ def refreshes(simulator: Simulator) -> list[Any]:
     return [call for call in simulator.calls("token") if call["grant_type"] == "refresh_token"]
 
 
-@pytest.mark.parametrize("age, count", [("due", 500), ("old", 100)])
-def test_500_requests_at_once_refresh_once(refresher, clock, browser, simulator, logs, mpm, age, count):
+@pytest.mark.parametrize("age, count", [("due", 1000), ("old", 100)])
+def test_a_thousand_requests_at_once_refresh_once(refresher, clock, browser, simulator, logs, mpm, age, count):
     host, server = refresher(mpm)
     jobs = Rechecks(server)
     signed_in(simulator, browser, host.url("/team/page.html"), "mark")

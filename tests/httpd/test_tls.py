@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+import time
+
 import pytest
 
 from harness import certificates, tags
@@ -53,6 +57,70 @@ def test_the_certificate_of_another_name(sign_in, logs):
     answer, simulator = sign_in("bitbucket.example", True)
     assert answer.status == 503
     assert simulator.asked() == []
+
+
+def test_an_expired_certificate(start_server, browser, scratch, logs):
+    """Also when it signs itself and is named as an authority."""
+    logs.expect(tags.ANSWERED, "expired")
+    directory = scratch / "expired"
+    directory.mkdir()
+    certificates.write_expired(directory / "api", "127.0.0.1")
+    simulator = Simulator(directory, "--tls-certificate", f"{directory}/api.crt", "--tls-key", f"{directory}/api.key",
+                          scheme="https").start()
+    try:
+        host = VirtualHost(f"AuthBitbucketCAFile {directory}/api.crt\n" + place("any", "Require valid-user"))
+        start_server(host, simulator=simulator)
+        started = time.monotonic()
+        answer = browser.sign_in(host.url("/any/page.html"), "mark")
+        assert time.monotonic() - started < 5
+        assert answer.status == 503 and answer.reference
+        assert simulator.asked() == []
+    finally:
+        simulator.stop()
+
+
+def offered_versions(hello: bytes) -> set[int]:
+    """Versions in the supported_versions extension of a ClientHello (RFC 8446, 4.2.1), in one record."""
+    at = 5 + 4 + 2 + 32
+    at += 1 + hello[at]
+    at += 2 + int.from_bytes(hello[at:at + 2], "big")
+    at += 1 + hello[at]
+    end = at + 2 + int.from_bytes(hello[at:at + 2], "big")
+    at += 2
+    while at < end:
+        kind, length = int.from_bytes(hello[at:at + 2], "big"), int.from_bytes(hello[at + 2:at + 4], "big")
+        if kind == 43:
+            listed = hello[at + 5:at + 4 + length]
+            return {int.from_bytes(listed[i:i + 2], "big") for i in range(0, len(listed), 2)}
+        at += 4 + length
+    return set()
+
+
+def test_nothing_older_than_tls_1_2_is_offered(start_server, browser, logs):
+    """Somebody who listens sees what is offered, and hangs up."""
+    logs.expect(tags.ANSWERED)
+    hellos = []
+
+    def listen() -> None:
+        while True:
+            try:
+                connection = listener.accept()[0]
+            except OSError:
+                return
+            with connection:
+                hellos.append(connection.recv(65536))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=listen)
+        thread.start()
+        origin = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        host = VirtualHost(f"AuthBitbucketTokenURL {origin}/token\n" + place("any", "Require valid-user"))
+        start_server(host)
+        assert browser.sign_in(host.url("/any/page.html"), "mark").status == 503
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert hellos and all(hello[0] == 22 for hello in hellos)
+    assert {frozenset(offered_versions(hello)) for hello in hellos} == {frozenset({0x0303, 0x0304})}
 
 
 def test_a_proxy(start_server, browser, simulator):
