@@ -369,7 +369,7 @@ def test_a_short_freeze_is_not_noticed(cluster, cache, browser, logs):
 
 
 @pytest.mark.one_mpm
-def test_a_frozen_cache_holds_nobody(start_cluster, cache, browser, logs, new_browser):
+def test_a_frozen_cache_holds_nobody(start_cluster, cache, browser, logs, new_browser, figure):
     """Three time-outs of 250 ms for each process, then next to nothing."""
     expect_outage(logs)
     cluster = start_cluster(cache.specification)
@@ -387,6 +387,8 @@ def test_a_frozen_cache_holds_nobody(start_cluster, cache, browser, logs, new_br
     assert max(slow) < 0.25 + 0.25 * SLACK
     quick = sorted(seconds for _, seconds in answers[-40:])
     open_page = sorted(timed(lambda: status_on(cluster, 1, browser, "/open/page.html"))[1] for _ in range(40))
+    figure("the slowest answer", 1000 * max(slow), "ms")
+    figure("afterwards, more than an open page", 1000 * (quick[20] - open_page[20]), "ms")
     assert quick[20] - open_page[20] < 0.005 * (4 if SANITIZED else 1)
     cache.thaw()
     assert await_status(lambda: status_on(cluster, 1, browser), 200) < 2 + SLACK

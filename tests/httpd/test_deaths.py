@@ -57,7 +57,7 @@ def come_in_vain(browser, callback: str) -> None:
 
 
 @pytest.mark.parametrize("route", ["token", "user", "emails", "permission"])
-def test_killed_during_a_sign_in(start_server, new_browser, simulator, logs, limited, route):
+def test_killed_during_a_sign_in(start_server, new_browser, simulator, logs, limited, figure, route):
     """Who reloads is in without a click: a new attempt begins by itself, and Bitbucket still knows them. No code is sent
     twice, the dead hold nothing, and who was signed in stays so."""
     logs.forgive("exit signal Killed")
@@ -75,8 +75,9 @@ def test_killed_during_a_sign_in(start_server, new_browser, simulator, logs, lim
     thread.join()
     simulator.clear_faults()
     assert browser.session_value() is None
-    before = len(simulator.calls("token"))
+    before, began = len(simulator.calls("token")), time.monotonic()
     steps = browser.walk(first_answer(browser, callback))
+    figure("from the reload to the page", 1000 * (time.monotonic() - began), "ms")
     assert [step.status for step in steps] == [302, 302, 303, 200], steps
     assert len(simulator.calls("token")) == before + 1 == 2
     for person in (browser, lasting):
@@ -116,7 +117,7 @@ def ask_without_keeping(host: VirtualHost, cookie: str, count: int) -> None:
     assert "Non-2xx" not in done.stdout and re.search(r"Failed requests:\s+0$", done.stdout, re.M), done.stdout
 
 
-def test_children_that_end_after_some_connections(start_server, browser, mpm, capsys):
+def test_children_that_end_after_some_connections(start_server, browser, mpm, figure):
     """Each takes over from the one before: no session is lost and nothing grows, in children or in their parent."""
     host = VirtualHost(TEAM)
     server = start_server.prepare(host, mpm=mpm)
@@ -131,8 +132,8 @@ def test_children_that_end_after_some_connections(start_server, browser, mpm, ca
     ask_without_keeping(host, cookie, 1500 if SANITIZED else 3000)
     eventually(server.children)
     after = (memory(server.children()), memory([server.pid]), descriptors(server.pid))
-    with capsys.disabled():
-        print(f"\n{mpm}, MaxConnectionsPerChild 200: bytes of a child, bytes and descriptors of the parent: {before} {after}")
+    figure("memory of a child grows by", (after[0] - before[0]) / 2**20, "MiB")
+    figure("memory of the parent grows by", (after[1] - before[1]) / 2**20, "MiB")
     log = (server.root / "logs" / "access.log").read_text().splitlines()
     assert len({line.split()[0] for line in log}) > 8, "many have answered"
     assert after[0] < before[0] * 1.25 + 2**21 and after[1] < before[1] * 1.05 + 2**18 and after[2] <= before[2] + 16

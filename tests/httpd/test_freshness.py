@@ -610,7 +610,7 @@ def refreshes(simulator: Simulator) -> list[Any]:
 
 
 @pytest.mark.parametrize("age, count", [("due", 1000), ("old", 100)])
-def test_a_thousand_requests_at_once_refresh_once(refresher, clock, browser, simulator, logs, mpm, age, count):
+def test_a_thousand_requests_at_once_refresh_once(refresher, clock, browser, simulator, logs, mpm, figure, age, count):
     host, server = refresher(mpm)
     jobs = Rechecks(server)
     signed_in(simulator, browser, host.url("/team/page.html"), "mark")
@@ -621,6 +621,7 @@ def test_a_thousand_requests_at_once_refresh_once(refresher, clock, browser, sim
     outcome = at_once([host.url("/team/page.html")] * count, headers)
     jobs.wait(1)
     await_quiet(simulator, jobs)
+    figure(f"{count} at once, the slowest", 1000 * outcome.slowest, "ms")
     assert outcome.statuses == {200: count}, outcome
     assert [call["status"] for call in refreshes(simulator)] == [200]
     good = [short_name(call) for call in simulator.calls() if call["status"] == 200]

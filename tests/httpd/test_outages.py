@@ -921,7 +921,7 @@ def threads_of(mpm: str) -> int:
 
 @pytest.mark.parametrize("configured", [None, 5])
 def test_so_many_wait_for_a_bitbucket_that_hangs(start_server, clock, mpm, signed_in, on_the_way_back, simulator, logs,
-                                                 configured):
+                                                 figure, configured):
     """The others are told at once, come in by a reload afterwards, and pages that need not ask
     are not touched."""
     logs.expect(tags.ANSWERED)
@@ -947,6 +947,8 @@ def test_so_many_wait_for_a_bitbucket_that_hangs(start_server, clock, mpm, signe
     pages = [there.timed() for _ in range(5)]
     thread.join()
     assert {answer.status for answer, _ in pages} == {200}
+    figure("of 120 at once ask", len(simulator.calls("token")))
+    figure("a page of somebody signed in, meanwhile", 1000 * statistics.median(seconds for _, seconds in pages), "ms")
     assert statistics.median(seconds for _, seconds in pages) < timeout / 2
     calls = simulator.calls("token")
     assert 2 <= max(call["in_flight"] for call in calls) + 1 <= limit
@@ -1076,7 +1078,8 @@ class Onslaught:
 
 @pytest.mark.alone
 def test_fresh_sessions_are_served_as_fast_as_ever_while_hundreds_cannot_sign_in(start_server, clock, signed_in,
-                                                                                 on_the_way_back, simulator, logs, capsys):
+                                                                                 on_the_way_back, simulator, logs, figure,
+                                                                                 capsys):
     """Bitbucket hangs and a child's places are taken, in turns with quiet: each time is held
     against the quiet before and after it."""
     logs.allow(tags.ANSWERED)
@@ -1106,11 +1109,13 @@ def test_fresh_sessions_are_served_as_fast_as_ever_while_hundreds_cannot_sign_in
     with capsys.disabled():
         print(f"\nrequests a second: quiet {[*map(round, quiet)]}, outage {[*map(round, outage)]}, "
               f"median of ratios {statistics.median(ratios):.2f}")
+    figure("rate in the outage to rate in quiet", statistics.median(ratios))
     assert statistics.median(ratios) >= 0.9, ratios
 
 
 @pytest.mark.alone
-def test_strangers_are_redirected_as_fast_as_ever(start_server, clock, cable, new_browser, on_the_way_back, simulator, logs):
+def test_strangers_are_redirected_as_fast_as_ever(start_server, clock, cable, new_browser, on_the_way_back, simulator, logs,
+                                                  figure):
     """While Bitbucket refuses connections, before and after the breaker has opened."""
     logs.expect(tags.ANSWERED)
     logs.allow(tags.BROKEN)
@@ -1131,6 +1136,7 @@ def test_strangers_are_redirected_as_fast_as_ever(start_server, clock, cable, ne
         assert next(people).come().status == 503
         outage += [redirect() for _ in range(20)]
         cable.plug()
+    figure("a redirect, to one in quiet", statistics.median(outage) / statistics.median(quiet))
     assert statistics.median(outage) < 1.5 * statistics.median(quiet)
     assert statistics.median(outage) < 0.01
 
@@ -1163,7 +1169,7 @@ WORST = {
 
 
 @pytest.mark.parametrize("what", WORST)
-def test_the_longest_sign_in_takes_two_time_outs(start_server, on_the_way_back, simulator, logs, what):
+def test_the_longest_sign_in_takes_two_time_outs(start_server, on_the_way_back, simulator, logs, figure, what):
     """As 20 seconds are two of 10: here two of one. The code's exchange takes nearly all of its own."""
     logs.expect(tags.ANSWERED)
     logs.allow(tags.CHANGED)
@@ -1173,6 +1179,7 @@ def test_the_longest_sign_in_takes_two_time_outs(start_server, on_the_way_back, 
     WORST[what](simulator)
     simulator.fault("token", delay=0.8)
     assert_put_off(person.come())
+    figure("time-out of 1 s, page 503 after", person.seconds, "s")
     assert person.seconds < 2 + 0.8
     assert len(simulator.calls("emails")) <= 11
 
@@ -1189,7 +1196,7 @@ HALVES = {
 
 
 @pytest.mark.parametrize("kind", HALVES)
-def test_slow_visitors_at_the_callback_hold_up_nobody(start_server, signed_in, simulator, logs, kind):
+def test_slow_visitors_at_the_callback_hold_up_nobody(start_server, signed_in, simulator, logs, figure, kind):
     host = VirtualHost(TEAM)
     start_server(host, mpm="event")
     there = signed_in(host)
@@ -1206,6 +1213,7 @@ def test_slow_visitors_at_the_callback_hold_up_nobody(start_server, signed_in, s
             wire.close()
     assert {answer.status for answer, _ in answers} == {200}
     during = statistics.median(seconds for _, seconds in answers)
+    figure("a page of somebody signed in, meanwhile", 1000 * during, "ms")
     assert during < 3 * usual + 0.005 and during < 0.05, (usual, during)
 
 

@@ -136,7 +136,7 @@ def tell(capsys, mpm, what, visitors):
 # -- reloads
 
 @pytest.mark.parametrize("cache", ["shm(16M)", "shm:state/sessions(16M)"])
-def test_gracefuls_in_a_row_under_load(prepare, new_browser, simulator, logs, mpm, host, cache, capsys):
+def test_gracefuls_in_a_row_under_load(prepare, new_browser, simulator, logs, mpm, host, cache, figure, capsys):
     """Nobody is signed out and no sign-in fails, not one. 100 in a row were seen, too."""
     simulator.settings(quota=None)
     rounds = {"event": 10 if SANITIZED else 100, "worker": 5, "prefork": 5}[mpm]
@@ -147,6 +147,8 @@ def test_gracefuls_in_a_row_under_load(prepare, new_browser, simulator, logs, mp
         for _ in range(rounds):
             server.reload(signal.SIGUSR1)
     tell(capsys, mpm, f"{cache}, {rounds} gracefuls", visitors)
+    figure("sign-ins and requests during them", len(visitors.signed_in) + visitors.requests)
+    figure("of these failed", len(visitors.problems))
     assert visitors.problems == []
     assert len(visitors.signed_in) > rounds // 2
     assert {status(browser, host) for browser in visitors.signed_in} == {200}
@@ -294,7 +296,7 @@ def test_stop_and_start(prepare, browser, new_browser, logs, mpm, host):
     assert place_of.beside(".key").read_text().split()[1] == key
 
 
-def test_everything_is_killed(prepare, new_browser, simulator, logs, mpm, host, capsys):
+def test_everything_is_killed(prepare, new_browser, simulator, logs, mpm, host, figure, capsys):
     """Again and again, in the middle of work: who has a session cookie is signed in. 100 in a row were seen, too."""
     simulator.settings(quota=None)
     rounds = {"event": 10 if SANITIZED else 40, "worker": 5, "prefork": 5}[mpm]
@@ -314,6 +316,8 @@ def test_everything_is_killed(prepare, new_browser, simulator, logs, mpm, host, 
         assert taken_over(logs)["were damaged"] == 0
     with capsys.disabled():
         print(f"\n{mpm}: {rounds} times killed, {len(signed_in)} sign-ins")
+    figure("times killed", rounds)
+    figure("sessions lost", len([browser for browser in signed_in if status(browser, host) != 200]))
     assert len(signed_in) > rounds // 4
     assert {status(browser, host) for browser in signed_in} == {200}
     assert place_of.names() == ["sessions", "sessions.key", "sessions.lock"]
@@ -689,7 +693,7 @@ def _ask_as_strangers(url: str, count: int) -> None:
     assert re.search(r"Failed requests:\s+0$", done.stdout, re.M), done.stdout
 
 
-def test_many_strangers_take_nothing(prepare, new_browser, mpm, host):
+def test_many_strangers_take_nothing(prepare, new_browser, mpm, host, figure):
     """The smallest store there is, and one who is signed in."""
     server, place = prepare(host, cache="shm:state/sessions(256K)")
     text = server.config_file.read_text()
@@ -700,5 +704,6 @@ def test_many_strangers_take_nothing(prepare, new_browser, mpm, host):
     records, memory = _records(place.file), _own_memory(server)
     _ask_as_strangers(host.url("/any/page.html"), 100_000 if mpm == "event" and not SANITIZED else 5000)
     assert _records(place.file) == records
+    figure("memory of a child grows by", (_own_memory(server) - memory) / 2**20, "MiB")
     assert _own_memory(server) < memory + 8 * 1024 * 1024
     assert status(browser, host) == 200
