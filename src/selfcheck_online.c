@@ -168,6 +168,34 @@ static void check_permissions(const abb_selfcheck_t *look, const char *granted)
     }
 }
 
+/* Without a colon they are for reading, but for webhooks, which are made with it. */
+static int changes_things(const char *scope)
+{
+    return strchr(scope, ':') || strcmp(scope, "webhook") == 0;
+}
+
+/*
+ * A visitor's token has what is ticked, unless the site asks for less. What no rule can
+ * need is only of use to applications that are given the token, or to a thief.
+ */
+static void check_excess(const abb_selfcheck_t *look, const char *granted)
+{
+    const char *excess = "";
+    char *words = apr_pstrdup(look->pool, granted ? granted : "");
+    char *rest;
+
+    for (char *word = apr_strtok(words, " ,", &rest); word; word = apr_strtok(NULL, " ,", &rest)) {
+        if (changes_things(word)) {
+            excess = apr_pstrcat(look->pool, excess, " ", word, NULL);
+        }
+    }
+    if (*excess && !look->site->bitbucket.scope) {
+        print_doubt(look, apr_pstrcat(look->pool, "permissions to change things:", excess, NULL),
+                    "no rule needs them; untick them on the OAuth client, unless applications "
+                    "are given the token and need them");
+    }
+}
+
 /* ---- the API ------------------------------------------------------------- */
 
 static void check_part(abb_selfcheck_t *look, const char *what, abb_bitbucket_part_t part,
@@ -259,8 +287,10 @@ static void check_clock(const abb_selfcheck_t *look, const abb_bitbucket_heard_t
 static void check_site(abb_selfcheck_t *look)
 {
     abb_bitbucket_heard_t heard = {0};
+    const char *granted = check_client(look, &heard);
 
-    check_permissions(look, check_client(look, &heard));
+    check_permissions(look, granted);
+    check_excess(look, granted);
     check_api(look, &heard);
     check_clock(look, &heard);
 }
