@@ -296,6 +296,23 @@ def test_stop_and_start(prepare, browser, new_browser, logs, mpm, host):
     assert place_of.beside(".key").read_text().split()[1] == key
 
 
+@pytest.mark.one_mpm
+def test_the_file_holds_no_token_and_no_cookie(prepare, browser, simulator, host):
+    """Names are readable in it, as docs/sessions.md says; nothing is that opens a door."""
+    server, place_of = prepare(host)
+    server.start()
+    sign_in(browser, host)
+    key = place_of.beside(".key").read_text().split()[1]
+    secrets = [browser.session_value(), key, *simulator.secrets()]
+    assert len(secrets) > 4
+    content = place_of.file.read_bytes()
+    assert b"mark_miller" in content, "the session is in there"
+    for secret in secrets:
+        assert len(secret) > 8 and secret.encode() not in content
+    server.stop()
+    assert not any(secret.encode() in place_of.file.read_bytes() for secret in [*secrets, *simulator.secrets()])
+
+
 def test_everything_is_killed(prepare, new_browser, simulator, logs, mpm, host, figure, capsys):
     """Again and again, in the middle of work: who has a session cookie is signed in. 100 in a row were seen, too."""
     simulator.settings(quota=None)
