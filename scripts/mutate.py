@@ -101,28 +101,24 @@ def variable(name: str) -> list[str]:
     return [word.replace("\\", "") for word in text.split()]
 
 
-def is_core(file: str) -> bool:
-    return file in variable("libcore_la_SOURCES")
-
-
-def object_name(file: str) -> str:
-    """How libtool calls the object of a file of the module."""
+def object_of(file: str) -> str:
+    """How libtool calls the object of a file of the module; automake's name of it will do, too."""
     path = Path(file)
-    return str(path.parent / ".libs" / f"mod_auth_bitbucket_la-{path.stem}.o")
+    return str(path.parent / ".libs" / f"mod_auth_bitbucket_la-{path.stem.removeprefix('mod_auth_bitbucket_la-')}.o")
 
 
 def compile_changed(mutant: Mutant) -> Path:
     """The object of the changed file, which stands where no build sees it."""
     source = CHANGED / Path(mutant.file).name
     source.write_text(mutant.apply((TOP / mutant.file).read_text()))
-    library = "libcore_la" if is_core(mutant.file) else "libsocache_la" if "store_socache" in mutant.file else "mod_auth_bitbucket_la"
+    library = "libcore_la" if mutant.file in variable("libcore_la_SOURCES") else "mod_auth_bitbucket_la"
     flags = [*variable(f"{library}_CPPFLAGS"), *variable("AM_CFLAGS"), *variable("CFLAGS"), "-fPIC", f"-I{TOP / 'src'}"]
     run("gcc", *flags, "-c", "-o", str(CHANGED / "changed.o"), str(source))
     return CHANGED / "changed.o"
 
 
-def link_unit(name: str, changed: list[Path]) -> None:
-    """A changed object stands before the library, so that the linker takes nothing from there that it has."""
+def link_unit(name: str, changed: tuple[Path, ...]) -> None:
+    """A changed object stands before the library, so that the linker leaves its like there."""
     program = f"tests_unit_{name}"
     objects = variable(f"{program}_OBJECTS")
     run("make", "-s", *objects)
@@ -131,13 +127,12 @@ def link_unit(name: str, changed: list[Path]) -> None:
         *variable("libcore_la_LIBADD"), *variable("LIBS"))
 
 
-def link_module(file: str, changed: list[Path]) -> None:
+def link_module(file: str, changed: tuple[Path, ...]) -> None:
     target = CHANGED / ".libs/mod_auth_bitbucket.so"
     target.parent.mkdir(exist_ok=True)
-    objects = [object_name(str(Path(name).parent / Path(name).name.removeprefix("mod_auth_bitbucket_la-")))
-               for name in variable("mod_auth_bitbucket_la_OBJECTS")]
+    objects = [object_of(name) for name in variable("mod_auth_bitbucket_la_OBJECTS")]
     run("gcc", "-shared", "-o", str(target), "-Wl,--version-script=.libs/mod_auth_bitbucket.ver",
-        *[name for name in objects if not changed or is_core(file) or name != object_name(file)], *map(str, changed),
+        *[name for name in objects if not changed or name != object_of(file)], *map(str, changed),
         ".libs/libsocache.a", ".libs/libcore.a", *variable("libcore_la_LIBADD"), *variable("LIBS"))
 
 
@@ -187,7 +182,7 @@ def run_httpd(words: list[str]) -> str | None:
     return failed[1] if failed else "it did not end"
 
 
-def run_test(test: str, file: str = "", changed: list[Path] = []) -> str | None:
+def run_test(test: str, file: str = "", changed: tuple[Path, ...] = ()) -> str | None:
     """What noticed that `file` is what `changed` makes of it, or None."""
     kind, *words = shlex.split(test)
     if kind == "unit":
@@ -230,7 +225,7 @@ def check_tests(mutants: list[Mutant], results: dict) -> None:
 
 def try_mutant(mutant: Mutant) -> str | None:
     """What noticed it, or None: it survived."""
-    changed = [compile_changed(mutant)]
+    changed = (compile_changed(mutant),)
     return next((noticed for test in mutant.tests if (noticed := run_test(test, mutant.file, changed))), None)
 
 
