@@ -48,7 +48,8 @@ class Mutant:
     pairs: list[tuple[str, str]] = field(default_factory=list)
 
     def digest(self) -> str:
-        return hashlib.sha256(repr(self).encode()).hexdigest()
+        """Of all but its words."""
+        return hashlib.sha256(repr((self.file, self.tests, self.pairs)).encode()).hexdigest()
 
     def apply(self, text: str) -> str:
         for old, new in self.pairs:
@@ -253,8 +254,9 @@ def row(mutant: Mutant, results: dict) -> str:
     digest, noticed = results["mutants"].get(mutant.name, [None, None])
     if digest != mutant.digest():
         raise Trouble(f"{mutant.name} has not been tried as it is now")
-    where, what = noticed.split(": ", 1) if noticed else ("", "**nothing**")
-    test = f"`{where}`: `{what}`" if noticed and " " not in what else f"`{where}`: {what}" if noticed else what
+    program, _, what = (noticed or ": nothing").partition(": ")
+    where = f"`unit/{program}.c` " if program.startswith("t_") else f"`httpd/{program}.py` " if program else ""
+    test = where + (f"`{what}`" if re.fullmatch(r"\w+", what) and program else f"**{what}**")
     return f"| `{mutant.name}` | `{Path(mutant.file).name}` | {mutant.wrong} | {test} |"
 
 
@@ -263,7 +265,7 @@ def write_report(mutants: list[Mutant], results: dict) -> None:
     if not heading:
         raise Trouble(f"{REPORT.name} has no heading 'The mutants'")
     rows = [row(mutant, results) for mutant in mutants]
-    killed = sum("**nothing**" not in line for line in rows)
+    killed = sum(not line.endswith("| **nothing** |") for line in rows)
     REPORT.write_text("\n".join([f"{before}{heading}", f"{killed} of {len(rows)} are noticed.", "",
                                  "| Mutant | File | What is wrong then | The test that notices first |",
                                  "|---|---|---|---|", *rows, ""]))
