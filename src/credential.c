@@ -7,6 +7,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "abb_text.h"
+
 #define KEY_PURPOSE "credential"
 /* RFC 5321 section 4.5.3.1.3, without the angle brackets. */
 #define EMAIL_MAX 254
@@ -71,16 +73,6 @@ static int is_email(const char *text, apr_size_t length)
     return 1;
 }
 
-static char *lower(const char *text, apr_size_t length, apr_pool_t *p)
-{
-    char *copy = apr_pstrmemdup(p, text, length);
-
-    for (char *c = copy; *c; ++c) {
-        *c = (char)apr_tolower(*c);
-    }
-    return copy;
-}
-
 static apr_status_t read_basic(const char *value, abb_credential_t *credential, apr_pool_t *p,
                                abb_error_t *err)
 {
@@ -98,7 +90,7 @@ static apr_status_t read_basic(const char *value, abb_credential_t *credential, 
     }
     credential->is_basic = 1;
     credential->value = value;
-    credential->email = lower(text, (apr_size_t)(colon - text), p);
+    credential->email = abb_text_lower(apr_pstrmemdup(p, text, (apr_size_t)(colon - text)), p);
     return APR_SUCCESS;
 }
 

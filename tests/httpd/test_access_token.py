@@ -88,6 +88,17 @@ def test_it_is_not_echoed(host, mark):
 
 
 @pytest.mark.one_mpm
+def test_a_backend_does_not_echo_it(start_server, browser, mpm):
+    """httpd answers TRACE itself before anybody is known; through a proxy it goes on like any other request."""
+    backend = VirtualHost("TraceEnable On", configured=False)
+    host = VirtualHost("TraceEnable On\n" + place("tool", ON, "AuthBitbucketPass headers", ANY, f'ProxyPass "http://127.0.0.1:{backend.port}/"'))
+    start_server(host, backend, mpm=mpm)
+    browser.sign_in(host.url("/tool/page.html"), "mark")
+    answer = browser.request("TRACE", host.url("/tool/page.html"))
+    assert answer.status == 200 and "X-Bitbucket-Username: mark_miller" in answer.text and "Access-Token" not in answer.text
+
+
+@pytest.mark.one_mpm
 @pytest.mark.parametrize("spelling", ["X-Bitbucket-Access-Token", "x_bitbucket_access_token", "X-BITBUCKET.ACCESS-TOKEN"])
 def test_nobody_else_says_it(host, mark, spelling):
     for path in ("without", "headers", "open"):

@@ -30,6 +30,8 @@ SITE = "\n".join([
     place("robot", BEARER, "AuthBitbucketRemoteUser uuid", f"Require bitbucket-user {uuid_of('robot')}"),
     place("not-robot", BEARER, "AuthBitbucketRemoteUser uuid", "<RequireAll>", "Require valid-user",
           f"Require not bitbucket-user {uuid_of('robot')}", "</RequireAll>"),
+    place("named-and-denied", BEARER, "AuthBitbucketRemoteUser uuid", "<RequireAny>", "<RequireAll>", "Require valid-user",
+          f"Require not bitbucket-user {uuid_of('robot')}", "</RequireAll>", "Require valid-user", "</RequireAny>"),
     place("token", ON, "AuthBitbucketPassAccessToken On", "Require valid-user"),
     place("lost", ON, "ErrorDocument 404 /off/page.html", "Require valid-user"),
     place("headers", ON, "AuthBitbucketPass headers", "Require valid-user"),
@@ -262,7 +264,7 @@ def test_an_account_that_is_not_active(host, simulator):
 @pytest.mark.one_mpm
 def test_bots_only_where_they_are_named(host):
     assert ask(host, "/robot/env.cgi", bearer(WIDE)).environment["REMOTE_USER"] == uuid_of("robot")
-    for path in ("/bearer/page.html", "/not-robot/page.html"):
+    for path in ("/bearer/page.html", "/not-robot/page.html", "/named-and-denied/page.html"):
         answer = ask(host, path, bearer(WIDE))
         assert answer.status == 403, path
     assert ask(host, "/robot/page.html", bearer(NARROW)).status == 403, "it does not say who it is"

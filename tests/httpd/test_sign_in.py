@@ -163,6 +163,19 @@ def test_a_second_sign_in_ends_the_first(site, browser):
     assert stale.status == 401
 
 
+@pytest.mark.one_mpm
+def test_no_access_log_has_the_code(start_server, browser, mpm):
+    """Nor the state: whatever a log can say of the callback's address, it has no query."""
+    host = VirtualHost('CustomLog logs/all.log "%>s %r|%U|%q|%{REDIRECT_QUERY_STRING}e"\n' + place("any", "Require valid-user"))
+    server = start_server(host, mpm=mpm)
+    browser.get(browser.walk_to_callback(host.url("/any/page.html"), "mark"))
+    browser.get(host.url("/any/page.html?x=1"))
+    log = server.await_in_log("all.log", "x=1")
+    assert "\n303 GET /bitbucket/callback HTTP/1.1|/bitbucket/callback||-\n" in log
+    assert "code" not in log and "state" not in log
+    assert "\n200 GET /any/page.html?x=1 HTTP/1.1|/any/page.html|?x=1|-\n" in log
+
+
 # -- many tabs, slow people
 
 def walk_back(browser, answer):

@@ -290,6 +290,7 @@ static void a_token_with_less_is_refreshed_first(void **state)
     for (apr_size_t i = 0; i < UNIT_COUNT(seconds); ++i) {
         site_t *site = *state;
         const char *cookie = create_session(site, SECONDS(seconds[i]), NULL, 0);
+        apr_time_t before = apr_time_now();
         outcome_t outcome;
         abb_tokens_t tokens;
 
@@ -303,6 +304,9 @@ static void a_token_with_less_is_refreshed_first(void **state)
         assert_string_equal(
             server_header(server_request(site->server, ACME, (int)i), "Authorization", site->p),
             "Bearer access-1");
+        /* The account was asked only whose the token is, not for its addresses. */
+        assert_int_equal(server_count(site->server, SITE_GET_EMAILS), 0);
+        assert_true(outcome.session->record.account_checked_at < before);
         tokens = stored_tokens(site, cookie);
         assert_true(tokens.expires_at > apr_time_now() + SECONDS(7100));
     }

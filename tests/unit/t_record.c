@@ -1,6 +1,7 @@
 /* t_record: a session as bytes, also when the bytes are not what was written. */
 #include "abb_record.h"
 
+#include "abb_pack.h"
 #include "unit.h"
 
 #define UUID "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"
@@ -1040,6 +1041,31 @@ static void sealed_blocks_of_another_form_are_refused(void **state)
     assert_false(check_private_safe(unit_repeat('x', size, *state), size, *state));
 }
 
+/* Packed and sealed by the test, without any reference to what is known. */
+static int opens_when_packed(const void *text, apr_size_t size, apr_pool_t *p)
+{
+    unsigned char *packed = apr_palloc(p, size + ABB_PACK_OVERHEAD_MAX);
+
+    return check_private_safe(packed, abb_pack_encode(text, 0, size, packed, p), p);
+}
+
+static void nothing_may_follow_the_strings_of_a_private_part(void **state)
+{
+    /* A form with an access token alone, when it ends, the token with its NUL. */
+    static const char whole[] = "\x11"
+                                "........"
+                                "token";
+    static const char with_rest[] = "\x11"
+                                    "........"
+                                    "token\0"
+                                    "x";
+
+    assert_true(opens_when_packed(whole, sizeof(whole), *state));
+    assert_false(opens_when_packed(whole, sizeof(whole) - 1, *state));
+    assert_false(opens_when_packed(with_rest, sizeof(with_rest) - 1, *state));
+    assert_false(opens_when_packed(with_rest, sizeof(with_rest), *state));
+}
+
 static void an_open_part_is_no_private_part(void **state)
 {
     apr_size_t size;
@@ -1384,6 +1410,7 @@ int main(void)
         UNIT_TEST(other_sites_and_keys_open_nothing),
         UNIT_TEST(changed_and_cut_private_parts_do_not_open),
         UNIT_TEST(sealed_blocks_of_another_form_are_refused),
+        UNIT_TEST(nothing_may_follow_the_strings_of_a_private_part),
         UNIT_TEST(an_open_part_is_no_private_part),
         UNIT_TEST(changed_bytes_in_a_sealed_block_are_harmless),
         UNIT_TEST(a_private_part_opens_beside_its_own_open_part_only),

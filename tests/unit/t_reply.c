@@ -4,7 +4,8 @@
  * Each directory in fixtures/reply/valid and /invalid is a case. Its name starts
  * with the question it answers; input.json is the answer. A valid case has all
  * that must be read from it in `expected`, an invalid one the reason's word and
- * a part of the sentence in `error`. `asked` names the workspace, else it is acme.
+ * a part of the sentence in `error`. `asked` names the workspace or the repository,
+ * else it is acme.
  */
 #include "abb_reply.h"
 
@@ -166,6 +167,23 @@ static void run_member(const char *body, apr_size_t size, const char *asked, out
     }
 }
 
+static void run_repository(const char *body, apr_size_t size, const char *asked, outcome_t *outcome,
+                           apr_pool_t *p)
+{
+    abb_grant_t grant = grant_for(asked);
+    const char *doubt = "left over";
+
+    outcome->status = abb_reply_repository(body, size, USER, &grant, &doubt, p, &outcome->err);
+    if (outcome->status == APR_SUCCESS) {
+        add_grant(outcome, &grant, p);
+        add_line(outcome, "doubt", doubt, p);
+    }
+    else {
+        assert_int_equal(grant.role, ABB_ROLE_NONE);
+        assert_null(doubt);
+    }
+}
+
 static void run_error(const char *body, apr_size_t size, outcome_t *outcome, apr_pool_t *p)
 {
     abb_reply_error_t error;
@@ -207,6 +225,9 @@ static void run(const char *name, const char *body, apr_size_t size, const char 
     }
     else if (is_about(name, "member")) {
         run_member(body, size, asked, outcome, p);
+    }
+    else if (is_about(name, "repository")) {
+        run_repository(body, size, asked, outcome, p);
     }
     else {
         assert_true(is_about(name, "error"));

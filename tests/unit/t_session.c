@@ -1175,11 +1175,12 @@ static void a_slug_in_use_is_held_for_ever(void **state)
 {
     place_t *place = *state;
 
-    for (int day = 0; day < 2000; day += 300) {
+    for (int day = 0; day <= 2100; day += 300) {
         assert_int_equal(pin(place, "acme", UUID, NOW + DAYS(day)), APR_SUCCESS);
     }
-    assert_int_equal(pin(place, "acme", OTHER, NOW + DAYS(2000)), ABB_EIDENTITY);
-    assert_int_equal(pin(place, "acme", OTHER, NOW + DAYS(2000) + ABB_SESSION_PIN_LIFETIME * 2),
+    /* Only the last use can have held it so long: the one before was too early. */
+    assert_int_equal(pin(place, "acme", OTHER, NOW + DAYS(2300)), ABB_EIDENTITY);
+    assert_int_equal(pin(place, "acme", OTHER, NOW + DAYS(2300) + ABB_SESSION_PIN_LIFETIME * 2),
                      APR_SUCCESS);
 }
 
