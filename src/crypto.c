@@ -82,6 +82,18 @@ apr_status_t abb_crypto_init(abb_error_t *err)
     return APR_SUCCESS;
 }
 
+static void release_algorithms(void)
+{
+    EVP_MD_free(sha256);
+    EVP_CIPHER_free(aes_256_gcm);
+    EVP_KDF_free(hkdf);
+    EVP_MAC_free(hmac);
+    sha256 = NULL;
+    aes_256_gcm = NULL;
+    hkdf = NULL;
+    hmac = NULL;
+}
+
 void abb_crypto_release(void)
 {
     EVP_MD_CTX_free(sha256_start);
@@ -89,6 +101,7 @@ void abb_crypto_release(void)
     for (int i = 0; i < READY_MAX; ++i) {
         EVP_MD_CTX_free(__atomic_exchange_n(&idle_digests[i], NULL, __ATOMIC_ACQUIRE));
     }
+    release_algorithms();
 }
 
 apr_status_t abb_crypto_random(void *bytes, apr_size_t size, abb_error_t *err)

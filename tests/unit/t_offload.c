@@ -10,7 +10,7 @@
 /* ---- the other side ------------------------------------------------------ */
 
 /* What jobs meet. Never freed: a thread may come back to it when a test is over. */
-typedef struct {
+typedef struct side_t {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     /* Jobs wait here. */
@@ -27,7 +27,11 @@ typedef struct {
     int told_open;
     /* Set at the very end of a thread that probed. */
     int *probe_is_over;
+    struct side_t *next;
 } side_t;
+
+/* All of them, so that none is taken for lost. */
+static side_t *sides;
 
 static side_t *make_side(void)
 {
@@ -36,6 +40,8 @@ static side_t *make_side(void)
     assert_non_null(side);
     pthread_mutex_init(&side->lock, NULL);
     pthread_cond_init(&side->changed, NULL);
+    side->next = sides;
+    sides = side;
     return side;
 }
 

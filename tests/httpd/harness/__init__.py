@@ -2,6 +2,7 @@
 
 config      what is written for httpd to read
 server      httpd's life: start, reload, stop
+sanitizers  what looks over its shoulder meanwhile
 simulator   Bitbucket's life, and how it is steered
 client      a browser without a screen
 logs        what httpd wrote, and what it must never write

@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable
 
+from . import sanitizers
 from .server import Server
 
 OUR_LINE = re.compile(r"\[auth_bitbucket:(?P<level>[a-z0-9]+)\] (?P<rest>.*)")
 TAG = re.compile(r"\bABB\d{4}\b")
-CRASH = re.compile(r"AH00050|AH00051|AH00052|AH00045|exit signal|Segmentation|free\(\)|double free|corrupted")
+# Under valgrind a child takes longer to end than httpd waits without a word.
+SLOW_END = "" if sanitizers.KIND == "memcheck" else "AH00045|"
+CRASH = re.compile(SLOW_END + r"AH00050|AH00051|AH00052|exit signal|Segmentation|free\(\)|double free|corrupted")
 LOUD = ("warn", "error", "crit", "alert", "emerg")
 # So many first characters of a long secret give it away.
 PREFIX = 16

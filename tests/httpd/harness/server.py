@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Mapping, Sequence
 
-from . import certificates, config
+from . import certificates, config, sanitizers
 from .clock import Clock
 from .simulator import Simulator
 
-SANITIZED = os.environ.get("ABB_SANITIZE") == "1"
-START_SECONDS = 60 if SANITIZED else 20
-STOP_SECONDS = 30 if SANITIZED else 15
+SANITIZED = bool(sanitizers.KIND)
+START_SECONDS = 20 * sanitizers.SLOWER
+STOP_SECONDS = 15 * (1 + SANITIZED) * (2 if sanitizers.KIND == "memcheck" else 1)
 
 
 def web_user() -> str | None:
@@ -29,13 +29,6 @@ def web_user() -> str | None:
         return None
     pwd.getpwnam("www-data")
     return "www-data"
-
-
-def _library(name: str) -> str:
-    found = subprocess.run(["gcc", "-print-file-name=" + name], capture_output=True, text=True).stdout.strip()
-    if not os.path.isabs(found):
-        raise RuntimeError(f"ABB_SANITIZE=1, but gcc has no {name}")
-    return found
 
 
 class Server:
@@ -99,18 +92,18 @@ class Server:
         return sorted((self.root / "logs").glob("*"))
 
     def sanitizer_reports(self) -> list[Path]:
-        return sorted((self.root / "sanitizer").glob("*"))
+        return sanitizers.reports(self._reports)
+
+    @property
+    def _reports(self) -> Path:
+        return self.root / "sanitizer"
 
     # -- running the program
 
     def _full_environment(self) -> dict[str, str]:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("BITBUCKET_")}
-        preload = []
-        if SANITIZED:
-            reports = self.root / "sanitizer" / "report"
-            preload.append(_library("libasan.so"))
-            environment["ASAN_OPTIONS"] = f"detect_leaks=0:halt_on_error=1:abort_on_error=1:log_path={reports}"
-            environment["UBSAN_OPTIONS"] = f"halt_on_error=1:print_stacktrace=1:log_path={reports}"
+        environment.update(sanitizers.environment(self._reports))
+        preload = [library] if (library := sanitizers.library()) else []
         if self._clock:
             preload.append(str(self._clock.library))
             environment["ABB_TEST_CLOCK"] = str(self._clock.file)
@@ -122,11 +115,11 @@ class Server:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run httpd to its end, as in run("-t")."""
         return subprocess.run([*self.command(), *arguments], env=self._full_environment(), stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60 * sanitizers.SLOWER)
 
     def command(self) -> list[str]:
         """Runs httpd on this server's configuration."""
-        return [str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file)]
+        return [*sanitizers.command(self._reports), str(config.httpd_program()), "-d", str(self.root), "-f", str(self.config_file)]
 
     @property
     def pid(self) -> int:
@@ -142,8 +135,7 @@ class Server:
                                              start_new_session=True)
         try:
             self._await_starts(starts + 1)
-            if SANITIZED and "libasan" not in Path(f"/proc/{self.pid}/maps").read_text():
-                raise RuntimeError("ABB_SANITIZE=1, but httpd runs without the sanitizer")
+            sanitizers.see_that_it_runs(self.pid)
         except BaseException:
             self.kill()
             raise
