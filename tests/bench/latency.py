@@ -62,7 +62,8 @@ def _turn(simulator: place.Simulator, fault: dict[str, object]) -> None:
 def outage(run: Run) -> list[Result]:
     """Latency of a session while Bitbucket hangs."""
     run.simulator.settings(quota=None)
-    with Load(run.extent.latency_seconds, PAUSE) as load, place.protected(run.simulator, SOON_OLD, wrapper=run.wrapper) as httpd:
+    with (Load(run.extent.latency_seconds, PAUSE) as load,
+          place.protected(run.simulator, SOON_OLD, wrapper=run.wrapper) as httpd):
         cookies = [place.sign_in(httpd) for _ in range(SESSIONS)]
         states = [Contender(name, f"session, {title}", httpd, place.TEAM, 200, cookies) for name, title, _ in STATES]
         states[0].check()

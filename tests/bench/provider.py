@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Bitbucket and an OpenID provider that cost next to nothing: the same answers for everybody, over
 TLS, each after the same delay. For measuring sign-ins; the simulator of tests/simulator knows what
-Bitbucket knows, and so takes longer for an answer than httpd does for a whole sign-in.
+Bitbucket knows, and so computes more for each answer.
 
 A browser is not sent here: whoever measures takes what the provider would send back from
 `granted`. The nonce of an OpenID client is its code, so that nothing has to be remembered.
@@ -49,6 +49,10 @@ class Provider:
         self.origin = f"https://127.0.0.1:{int(self._process.stdout.readline())}"
         return self
 
+    def computed(self) -> float:
+        """Seconds that it has been computing for."""
+        return int(Path(f"/proc/{self._process.pid}/schedstat").read_text().split()[0]) / 1e9
+
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
         self._process.communicate()
@@ -58,8 +62,8 @@ SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def certify(certificate: Path) -> Path:
-    """Make CERTIFICATE.crt and .key. Returns a file that certifies it among as many authorities as a system has, since
-    reading them is part of what a client does."""
+    """Make CERTIFICATE.crt and .key. Returns a file that certifies it among as many authorities as
+    a system has, since reading them is part of what a client does."""
     certificates.write(certificate, ["127.0.0.1"])
     authorities = certificate.with_suffix(".authorities")
     known = SYSTEM_AUTHORITIES.read_text() if SYSTEM_AUTHORITIES.exists() else ""
@@ -111,7 +115,8 @@ ALWAYS: dict[str, Answer] = {
 def _http(value: Answer | None) -> bytes:
     body = json.dumps(value or {}).encode()
     status = "404 Not Found" if value is None else "200 OK"
-    return (f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n").encode() + body
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 READY = {path: _http(value) for path, value in ALWAYS.items()}

@@ -137,7 +137,7 @@ def cluster(run: Run) -> list[Result]:
 
 def _in_cache(run: Run, kind: str, title: str, specification: str) -> list[Result]:
     results = []
-    for name, near, more, limit in NEAR:
+    for name, near, more, limit in NEAR if run.extent.with_far_cache else NEAR[:1]:
         main = f"AuthBitbucketSessionCache {specification}\n{SESSION_KEY}{more}"
         with place.protected(run.simulator, main, modules=(f"socache_{kind}",), wrapper=run.wrapper) as httpd:
             cookies = [place.sign_in(httpd)]

@@ -25,15 +25,21 @@ class Extent:
     # Series that are left out, and the only other modules to compare with.
     without: Sequence[str] = ()
     peers: Sequence[str] | None = None
+    # A cache without the near table in front of it, too.
+    with_far_cache: bool = True
     sign_in_rounds: int = 4
     sign_in_seconds: float = 3
+    # Fewer than httpd has workers, so that none waits for one.
+    browsers: int = 40
 
 
 FULL = Extent()
-QUICK = Extent(rounds=2, other_rounds=1, latency_seconds=1, sizes=(1_000, 100_000), warms_up=False, without=("worker", "prefork"),
-               peers=("auth_basic", "auth_openidc_1", "auth_openidc_cookie"), sign_in_rounds=1, sign_in_seconds=1)
-SMOKE = Extent(rounds=1, other_rounds=1, latency_seconds=1, sizes=(1_000, 2_000), warms_up=False, without=("worker", "outage"),
-               peers=("auth_basic",), sign_in_rounds=1, sign_in_seconds=0.5)
+QUICK = Extent(rounds=2, other_rounds=1, latency_seconds=1, sizes=(1_000, 100_000), warms_up=False,
+               without=("worker", "prefork"), peers=("auth_basic", "auth_openidc_1", "auth_openidc_cookie"),
+               sign_in_rounds=1, sign_in_seconds=1, browsers=8)
+SMOKE = Extent(rounds=1, other_rounds=1, latency_seconds=1, sizes=(1_000, 2_000), warms_up=False,
+               without=("worker", "prefork", "outage"), peers=("auth_basic",), with_far_cache=False,
+               sign_in_rounds=1, sign_in_seconds=0.5, browsers=4)
 
 
 @dataclass

@@ -13,38 +13,43 @@ import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 from urllib.parse import urlsplit
 
 import peers
 import place
 from provider import Provider, certify, granted
 from series import Result, Run
-from wrk import computed
+from wrk import computed, processors
 
 DELAY_MS = 100
-# Fewer than httpd has workers, so that none waits for one.
-AT_ONCE, AT_ONCE_FAST = 40, 16
+# Where nobody waits for a provider, more of them only wait for the processor.
+AT_ONCE_FAST = 16
+# Until each worker has its connections to the provider.
+WARM_UP_SECONDS = 2
 CALLBACK = "/bitbucket/callback"
 
 
 @dataclass
 class SignIns:
-    """One kind of sign-in at one httpd, so many at the same time."""
+    """One kind of sign-in at one httpd, so many at the same time. busy: the part of their time for
+    which browsers and provider computed themselves; near 1, they are what holds sign-ins up."""
 
     name: str
     title: str
     httpd: place.Httpd
+    provider: Provider
     delay_ms: int
     at_once: int
     rates: list[float] = field(default_factory=list)
     microseconds: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
     refused: int = 0
 
     def forget(self) -> None:
         """What was measured until now."""
-        for figures in (self.rates, self.microseconds, self.seconds):
+        for figures in (self.rates, self.microseconds, self.seconds, self.busy):
             figures.clear()
         self.refused = 0
 
@@ -121,13 +126,15 @@ async def _browsers(kind: SignIns, seconds: float) -> None:
 
 def measure(kind: SignIns, seconds: float) -> None:
     """One round. Errors: RuntimeError when a sign-in fails otherwise than for too many at once."""
-    done, spent, began = len(kind.seconds), computed(kind.httpd), time.monotonic()
+    done, began = len(kind.seconds), time.monotonic()
+    spent, spent_here = computed(kind.httpd), time.process_time() + kind.provider.computed()
     asyncio.run(asyncio.wait_for(_browsers(kind, seconds), seconds + 60))
     count, took = len(kind.seconds) - done, time.monotonic() - began
     if not count:
         raise RuntimeError(f"{kind.title}: no sign-in came to its end\n{kind.httpd.said()}")
     kind.rates.append(count / took)
     kind.microseconds.append((computed(kind.httpd) - spent) * 1e6 / count)
+    kind.busy.append((time.process_time() + kind.provider.computed() - spent_here) / took / min(2, len(processors()[1])))
 
 
 # -- who signs in where
@@ -152,10 +159,12 @@ def _openidc(run: Run, provider: Provider, authorities: Path) -> Iterator[place.
         yield httpd
 
 
-def _kinds(name: str, title: str, at_once: place.Httpd, late: place.Httpd) -> list[SignIns]:
-    return [SignIns(f"{name}_0", f"{title}, answers at once", at_once, 0, AT_ONCE_FAST),
-            SignIns(f"{name}_one", f"{title}, answers after {DELAY_MS} ms, one at a time", late, DELAY_MS, 1),
-            SignIns(f"{name}_{DELAY_MS}", f"{title}, answers after {DELAY_MS} ms", late, DELAY_MS, AT_ONCE)]
+def _kinds(name: str, title: str, httpds: Sequence[place.Httpd], providers: Sequence[Provider],
+           browsers: int) -> list[SignIns]:
+    (fast, late), (now, later) = httpds, providers
+    return [SignIns(f"{name}_0", f"{title}, answers at once", fast, now, 0, min(browsers, AT_ONCE_FAST)),
+            SignIns(f"{name}_one", f"{title}, answers after {DELAY_MS} ms, one at a time", late, later, DELAY_MS, 1),
+            SignIns(f"{name}_{DELAY_MS}", f"{title}, answers after {DELAY_MS} ms", late, later, DELAY_MS, browsers)]
 
 
 def _result(kind: SignIns) -> Result:
@@ -163,7 +172,7 @@ def _result(kind: SignIns) -> Result:
     return {"name": kind.name, "title": kind.title, "delay_ms": kind.delay_ms, "at_once": kind.at_once,
             "per_second": statistics.median(kind.rates), "cpu_us": statistics.median(kind.microseconds),
             "p50_ms": 1000 * statistics.median(ordered), "p99_ms": 1000 * ordered[len(ordered) * 99 // 100],
-            "sign_ins": len(ordered), "refused": kind.refused}
+            "sign_ins": len(ordered), "busy": statistics.median(kind.busy), "refused": kind.refused}
 
 
 def sign_ins(run: Run) -> list[Result]:
@@ -173,17 +182,19 @@ def sign_ins(run: Run) -> list[Result]:
         directory = stack.enter_context(place.scratch())
         certificate = directory / "provider"
         authorities = certify(certificate)
-        fast, late = (stack.enter_context(Provider(certificate, delay, run.client_wrapper)) for delay in (0, DELAY_MS))
-        ours = [stack.enter_context(_ours(run, each, authorities)) for each in (fast, late)]
-        kinds = _kinds("ours", "this module", *ours)
+        providers = [stack.enter_context(Provider(certificate, delay, run.client_wrapper)) for delay in (0, DELAY_MS)]
+        ours = [stack.enter_context(_ours(run, each, authorities)) for each in providers]
+        kinds = _kinds("ours", "this module", ours, providers, run.extent.browsers)
         try:
-            kinds += _kinds("openidc", "mod_auth_openidc",
-                            *(stack.enter_context(_openidc(run, each, authorities)) for each in (fast, late)))
+            if run.extent.peers is not None and "auth_openidc_1" not in run.extent.peers:
+                raise place.Unavailable("not wanted in this run")
+            theirs = [stack.enter_context(_openidc(run, each, authorities)) for each in providers]
+            kinds += _kinds("openidc", "mod_auth_openidc", theirs, providers, run.extent.browsers)
         except place.Unavailable as reason:
             results.append({"name": "openidc", "title": "mod_auth_openidc", "skipped": str(reason)})
         if run.extent.warms_up:
             for kind in kinds:
-                measure(kind, 1)
+                measure(kind, WARM_UP_SECONDS)
                 kind.forget()
         for number in range(run.extent.sign_in_rounds):
             for kind in kinds if number % 2 == 0 else reversed(kinds):

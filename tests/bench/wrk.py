@@ -144,8 +144,8 @@ class Load:
         raise RuntimeError(f"{contender.title}: {self.program} says\n{output}\n{contender.httpd.said()}")
 
     def send(self, contender: Contender) -> Round:
-        """Errors: RuntimeError when requests fail. A few connections that httpd closes are none: mpm_event does so when all
-        threads that it has started are busy."""
+        """Errors: RuntimeError when requests fail. A few connections that httpd closes are none:
+        mpm_event does so when all threads that it has started are busy."""
         file = self.directory / f"{contender.httpd.port}-{contender.name}"
         if not file.exists():
             file.write_bytes(b"".join(request.replace(b"\r\n", b"\\n") + b"\n" for request in contender.requests()))
