@@ -114,7 +114,9 @@ async def _sign_in(wire: _Wire, kind: SignIns) -> None:
 
 
 async def _browser(kind: SignIns, end: float) -> None:
+    """At least one sign-in, so that all of them have had one after any round."""
     async with _Wire(kind.httpd) as wire:
+        await _sign_in(wire, kind)
         while time.monotonic() < end:
             await _sign_in(wire, kind)
 
@@ -192,10 +194,9 @@ def sign_ins(run: Run) -> list[Result]:
             kinds += _kinds("openidc", "mod_auth_openidc", theirs, providers, run.extent.browsers)
         except place.Unavailable as reason:
             results.append({"name": "openidc", "title": "mod_auth_openidc", "skipped": str(reason)})
-        if run.extent.warms_up:
-            for kind in kinds:
-                measure(kind, WARM_UP_SECONDS)
-                kind.forget()
+        for kind in kinds:
+            measure(kind, WARM_UP_SECONDS if run.extent.warms_up else 0)
+            kind.forget()
         for number in range(run.extent.sign_in_rounds):
             for kind in kinds if number % 2 == 0 else reversed(kinds):
                 measure(kind, run.extent.sign_in_seconds)
