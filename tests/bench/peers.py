@@ -5,20 +5,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
-import http.server
-import json
-import ssl
-import threading
-import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, ContextManager, Iterator, Sequence
-from urllib.parse import parse_qs, urlencode, urlsplit
+from typing import Callable, ContextManager, Iterator, Mapping, Sequence
 
 import place
-from harness import certificates  # place has made it known
+from provider import CLIENT, SECRET, Provider, certify, granted
 
 Visit = tuple[place.Httpd, list[str]]
 SITE = """Alias /open "${CONTENT}"
@@ -32,6 +25,8 @@ class Peer:
     title: str
     # An httpd that protects place.TEAM, and Cookie headers of those who have signed in.
     open: Callable[[Sequence[str]], ContextManager[Visit]]
+    # How else a request says who asks.
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def _session_cookie(httpd: place.Httpd, answer: place.Answer, browser: place.Browser) -> str:
@@ -40,22 +35,47 @@ def _session_cookie(httpd: place.Httpd, answer: place.Answer, browser: place.Bro
     return browser.jar.line(httpd.name, False)
 
 
-# -- mod_auth_form: the session is a cookie, encrypted; the password file is read at each request
-
 PASSWORD = "a password"
+
+
+def _password_file(httpd: place.Httpd) -> Path:
+    """Of Ada alone, her password as a hash that costs next to nothing: no other is faster."""
+    users = httpd.root / "conf" / "users"
+    digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
+    users.write_text(f"ada:{{SHA}}{digest}\n")
+    return users
+
+
+# -- mod_auth_basic: no session; name and password come with each request, and the file is read
+
+BASIC = {"Authorization": "Basic " + base64.b64encode(f"ada:{PASSWORD}".encode()).decode()}
+
+
+@contextmanager
+def auth_basic(wrapper: Sequence[str]) -> Iterator[Visit]:
+    httpd = place.Httpd(modules=("auth_basic", "authn_file"), wrapper=wrapper, site="")
+    httpd.site = f"""{SITE}<Location /team>
+AuthType Basic
+AuthName "Measured"
+AuthBasicProvider file
+AuthUserFile "{_password_file(httpd)}"
+Require valid-user
+</Location>"""
+    with httpd:
+        yield httpd, []
+
+
+# -- mod_auth_form: the session is a cookie, encrypted; the password file is read at each request
 
 
 @contextmanager
 def auth_form(wrapper: Sequence[str]) -> Iterator[Visit]:
     httpd = place.Httpd(modules=("request", "session", "session_cookie", "session_crypto", "authn_file", "auth_form"),
                         wrapper=wrapper, site="")
-    users = httpd.root / "conf" / "users"
-    digest = base64.b64encode(hashlib.sha1(PASSWORD.encode()).digest()).decode()
-    users.write_text(f"ada:{{SHA}}{digest}\n")
     form = f"""AuthType form
 AuthName "Measured"
 AuthFormProvider file
-AuthUserFile "{users}"
+AuthUserFile "{_password_file(httpd)}"
 Session On
 SessionCookieName session path=/
 SessionCryptoPassphrase "a secret for measuring"
@@ -74,112 +94,77 @@ AuthFormLoginSuccessLocation {httpd.url(place.TEAM)}
         yield httpd, [_session_cookie(httpd, browser.walk(answer)[-1], browser)]
 
 
-# -- mod_auth_openidc, its sessions in its shared memory
+# -- mod_auth_openidc
 
-CLIENT, SECRET = "measured", "a secret of the measured client, long enough for a hash"
-
-
-def _base64url(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _signed(claims: dict[str, object]) -> str:
-    parts = [_base64url(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims)]
-    signature = hmac.new(SECRET.encode(), ".".join(parts).encode(), hashlib.sha256).digest()
-    return ".".join([*parts, _base64url(signature)])
-
-
-class Provider(http.server.ThreadingHTTPServer):
-    """The least that is an OpenID provider, over TLS as the module demands: everybody is Ada."""
-
-    daemon_threads = True
-
-    def __init__(self, certificate: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _ProviderRequest)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(f"{certificate}.crt", f"{certificate}.key")
-        self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.issuer = f"https://127.0.0.1:{self.server_port}"
-        self.nonces: dict[str, str] = {}
-
-    def __enter__(self) -> "Provider":
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.shutdown()
-        self.server_close()
-
-
-class _ProviderRequest(http.server.BaseHTTPRequestHandler):
-    server: Provider
-
-    def do_GET(self) -> None:
-        query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
-        code = f"code-{len(self.server.nonces)}"
-        self.server.nonces[code] = query.get("nonce", "")
-        self.send_response(302)
-        self.send_header("Location", query["redirect_uri"] + "?" + urlencode({"code": code, "state": query["state"]}))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def do_POST(self) -> None:
-        form = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
-        now = int(time.time())
-        claims = {"iss": self.server.issuer, "sub": "9a01f37b-b1b2-40c5-8c5e-1a39f4b5e645", "aud": CLIENT, "iat": now,
-                  "exp": now + 3600, "nonce": self.server.nonces.pop(form["code"][0]), "email": "ada@acme.example",
-                  "name": "Ada", "preferred_username": "ada"}
-        body = json.dumps({"access_token": "x" * 43, "token_type": "Bearer", "expires_in": 3600,
-                           "id_token": _signed(claims)}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def _openidc_text(provider: Provider, httpd: place.Httpd, sessions: int) -> str:
-    return f"""{SITE}OIDCProviderIssuer {provider.issuer}
-OIDCProviderAuthorizationEndpoint {provider.issuer}/authorize
-OIDCProviderTokenEndpoint {provider.issuer}/token
-OIDCSSLValidateServer Off
+def openidc_text(provider: Provider, authorities: Path, httpd: place.Httpd, sessions: str) -> str:
+    """Protects place.TEAM. sessions: the directives that say where they are kept."""
+    return f"""{SITE}OIDCProviderIssuer {provider.origin}
+OIDCProviderAuthorizationEndpoint {provider.origin}/authorize
+OIDCProviderTokenEndpoint {provider.origin}/token
+OIDCProviderUserInfoEndpoint {provider.origin}/userinfo
 OIDCIDTokenSignedResponseAlg HS256
 OIDCClientID {CLIENT}
 OIDCClientSecret "{SECRET}"
 OIDCRedirectURI {httpd.url("/team/return")}
 OIDCCryptoPassphrase "a passphrase for measuring"
 OIDCScope "openid email profile"
-OIDCSessionType server-cache
-OIDCCacheType shm
-OIDCCacheShmMax {4 * sessions + 500}
+OIDCCABundlePath "{authorities}"
+{sessions}
 <Location /team>
 AuthType openid-connect
 Require valid-user
 </Location>"""
 
 
-def auth_openidc(sessions: int) -> Callable[[Sequence[str]], ContextManager[Visit]]:
-    @contextmanager
-    def opened(wrapper: Sequence[str]) -> Iterator[Visit]:
-        httpd = place.Httpd(modules=("auth_openidc",), wrapper=wrapper, site="")
-        certificates.write(httpd.root / "conf" / "provider", ["localhost"])
-        with Provider(httpd.root / "conf" / "provider") as provider:
-            httpd.site = _openidc_text(provider, httpd, sessions)
-            with httpd:
-                yield httpd, [_sign_in_openidc(httpd) for _ in range(sessions)]
-    return opened
+def in_memory(sessions: int) -> str:
+    return f"OIDCSessionType server-cache\nOIDCCacheType shm\nOIDCCacheShmMax {4 * sessions + 500}"
+
+
+IN_COOKIE = "OIDCSessionType client-cookie"
+
+
+@contextmanager
+def _openidc(wrapper: Sequence[str], kept: str, sessions: int = 1) -> Iterator[Visit]:
+    httpd = place.Httpd(modules=("auth_openidc",), wrapper=wrapper, site="")
+    try:
+        certificate = httpd.root / "conf" / "provider"
+        authorities = certify(certificate)
+        with Provider(certificate) as provider:
+            httpd.site = openidc_text(provider, authorities, httpd, kept)
+            httpd.start()
+            yield httpd, [_sign_in_openidc(httpd) for _ in range(sessions)]
+    finally:
+        httpd.end()
 
 
 def _sign_in_openidc(httpd: place.Httpd) -> str:
     browser = place.Browser()
-    return _session_cookie(httpd, browser.walk(browser.get(httpd.url(place.TEAM)))[-1], browser)
+    asked = browser.get(httpd.url(place.TEAM))
+    assert asked.location, f"no redirect: {asked!r}"
+    return _session_cookie(httpd, browser.walk(browser.get(granted(asked.location, "")))[-1], browser)
+
+
+def openidc_in_memory(sessions: int) -> Callable[[Sequence[str]], ContextManager[Visit]]:
+    return lambda wrapper: _openidc(wrapper, in_memory(sessions), sessions)
+
+
+def openidc_in_cookie(wrapper: Sequence[str]) -> ContextManager[Visit]:
+    return _openidc(wrapper, IN_COOKIE)
+
+
+@contextmanager
+def openidc_in_redis(wrapper: Sequence[str]) -> Iterator[Visit]:
+    with place.cache("redis") as redis:
+        kept = f"OIDCSessionType server-cache\nOIDCCacheType redis\nOIDCRedisCacheServer 127.0.0.1:{redis.port}"
+        with _openidc(wrapper, kept) as visit:
+            yield visit
 
 
 PEERS = [
+    Peer("auth_basic", "mod_auth_basic, {SHA} in a file of one user", auth_basic, BASIC),
     Peer("auth_form", "mod_auth_form, session in an encrypted cookie", auth_form),
-    Peer("auth_openidc_1", "mod_auth_openidc, shared memory, 1 live session", auth_openidc(1)),
-    Peer("auth_openidc_1000", "mod_auth_openidc, shared memory, 1,000 live sessions", auth_openidc(1000)),
+    Peer("auth_openidc_1", "mod_auth_openidc, shared memory, 1 live session", openidc_in_memory(1)),
+    Peer("auth_openidc_1000", "mod_auth_openidc, shared memory, 1,000 live sessions", openidc_in_memory(1000)),
+    Peer("auth_openidc_cookie", "mod_auth_openidc, session in a cookie", openidc_in_cookie),
+    Peer("auth_openidc_redis", "mod_auth_openidc, session in redis", openidc_in_redis),
 ]

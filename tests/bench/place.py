@@ -16,18 +16,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterable, Iterator, Mapping, Sequence
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "httpd"))
 
-from harness import config  # noqa: E402
+from harness import caches, config  # noqa: E402
 from harness.client import Answer, Browser  # noqa: E402
 from harness.server import web_user  # noqa: E402
 from harness.simulator import Simulator  # noqa: E402
 
-MODULES = ("mpm_event", "authn_core", "authz_core", "authz_user", "alias", "mime", "dir")
+MODULES = ("authn_core", "authz_core", "authz_user", "alias", "mime", "dir")
 WORKSPACE, PERSON = "acme", "mark"
 PAGE = "<!DOCTYPE html><html lang=en><title>Page</title>" + "<p>A page of one kilobyte, as many are.</p>" * 22 + "</html>\n"
 # As little as a page load in a window has: the harder measure, since what a request costs anyway is
@@ -80,11 +81,13 @@ class Unavailable(Exception):
 class Httpd:
     """One httpd of its own. `main` is its part of the configuration before the site, `site` the
     inside of its virtual host, `wrapper` a program that runs it, `options` more arguments.
-    module is None for one without the module under test."""
+    module is None for one without the module under test. Where processes have one thread each
+    (mpm prefork), there are as many processes as else there are threads."""
 
     site: str
     main: str = ""
     modules: Sequence[str] = ()
+    mpm: str = "event"
     module: Path | None = None
     wrapper: Sequence[str] = ()
     options: Sequence[str] = ("-DFOREGROUND",)
@@ -107,7 +110,7 @@ class Httpd:
 
     def _load(self) -> str:
         lines = []
-        for name in (*MODULES, *self.modules):
+        for name in (f"mpm_{self.mpm}", *MODULES, *self.modules):
             file = config.modules_directory() / f"mod_{name}.so"
             if not file.exists():
                 raise Unavailable(f"httpd has no mod_{name}")
@@ -115,6 +118,24 @@ class Httpd:
         if self.module:
             lines.append(f'LoadModule auth_bitbucket_module "{self.module}"')
         return "\n".join(lines)
+
+    @property
+    def workers(self) -> int:
+        """How many requests can be worked on at once."""
+        return 2 * self.threads
+
+    def _processes(self) -> str:
+        if self.mpm == "prefork":
+            return f"""StartServers 20
+ServerLimit {self.workers}
+MinSpareServers 1
+MaxSpareServers {self.workers}"""
+        return f"""StartServers 2
+ServerLimit 2
+ThreadsPerChild {self.threads}
+ThreadLimit {self.threads}
+MinSpareThreads 1
+MaxSpareThreads {self.workers}"""
 
     def text(self) -> str:
         user = web_user()
@@ -125,13 +146,8 @@ PidFile run/httpd.pid
 ServerName {self.name}
 {self._load()}
 {as_user}
-StartServers 2
-ServerLimit 2
-ThreadsPerChild {self.threads}
-ThreadLimit {self.threads}
-MinSpareThreads 1
-MaxSpareThreads {2 * self.threads}
-MaxRequestWorkers {2 * self.threads}
+{self._processes()}
+MaxRequestWorkers {self.workers}
 MaxConnectionsPerChild 0
 MaxKeepAliveRequests 0
 KeepAliveTimeout 60
@@ -237,6 +253,27 @@ ServerName {self.name}
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+@contextmanager
+def cache(kind: str) -> Iterator[caches.Cache]:
+    """A server for sessions, "redis" or "memcache", in memory only. Errors: Unavailable."""
+    if not shutil.which(caches.KINDS[kind].program):
+        raise Unavailable(f"{caches.KINDS[kind].program} is not installed")
+    with tempfile.TemporaryDirectory(prefix="abb-bench-cache-", ignore_cleanup_errors=True) as directory:
+        server = caches.KINDS[kind](Path(directory))
+        try:
+            yield server.start()
+        finally:
+            server.stop()
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A directory that httpd can read whoever it is, as long as the with block lasts."""
+    with tempfile.TemporaryDirectory(prefix="abb-bench-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 # -- the module's own site

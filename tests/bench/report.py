@@ -40,6 +40,8 @@ def verdict_table(part: Callable[[Figures], Any], figures: Figures) -> str:
     for group, rows in groups.items():
         head = (group[0].upper() + group[1:], "Measured", "Asked", "")
         texts.append(table(head, [(row.title, row.value, row.limit, row.verdict) for row in rows]))
+    if (drawn := DRAWN.get(part.__name__)) and PLOTS[drawn[0]](figures):
+        texts.insert(0, f"![{drawn[1]}](images/{drawn[0]}.svg)")
     return "\n\n".join(texts) or "Not measured."
 
 
@@ -206,7 +208,24 @@ def memory_plot(figures: Figures) -> str | None:
     return bars("Memory of a session, everything included", rows) if rows else None
 
 
-PLOTS = {"instructions": instruction_plot, "requests": request_plot, "lookups": lookup_plot, "memory": memory_plot}
+def latency_plot(figures: Figures) -> str | None:
+    measured = [item for item in figures["requests"].get("fixed_load", []) if "skipped" not in item]
+    rows = [Bar(f"{item['title']}, {name}", item[name + "_us"], f"{item[name + '_us']:,.0f} us",
+                not item["name"].startswith("open"))
+            for item in measured for name in ("p50", "p99")]
+    return bars("Latency under a load that stays the same", rows) if rows else None
+
+
+def sign_in_plot(figures: Figures) -> str | None:
+    rows = [Bar(item["title"], item["per_second"], f"{item['per_second']:,.0f}/s", item["name"].startswith("ours"))
+            for item in figures["requests"].get("sign_ins", []) if "skipped" not in item and item["at_once"] > 1]
+    return bars("Sign-ins per second", rows) if rows else None
+
+
+PLOTS: dict[str, Callable[[Figures], str | None]] = {"instructions": instruction_plot, "requests": request_plot, "latency": latency_plot, "sign_ins": sign_in_plot,
+         "lookups": lookup_plot, "memory": memory_plot}
+# Plots that stand above a table, where there are figures for one.
+DRAWN = {"fixed_load": ("latency", "Latency"), "sign_ins": ("sign_ins", "Sign-ins per second")}
 TABLES: dict[str, Callable[[Figures], str]] = {
     "machine": machine, "sizing": sizing,
     **{part.__name__: lambda figures, part=part: verdict_table(part, figures) for part in verdicts.PARTS}}

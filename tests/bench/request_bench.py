@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Requests per second of httpd with and without protection, loaded in turns in one run.
+"""Requests and sign-ins of httpd with and without protection, loaded in turns in one run.
 
 Prints one line for each comparison. What cannot be measured here is skipped with its reason.
 
@@ -11,58 +11,25 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Callable, Sequence
 
 import crowd
+import h2load
+import latency
 import peers
 import place
-from wrk import Contender, Load, processors, result_of
+import sign_ins
+import verdicts
+from series import FULL, QUICK, Extent, Result, Run
+from wrk import Contender, Load, result_of
 
 PASSPHRASE = "a passphrase that is used for measuring and for nothing else"
 SESSION_KEY = f'AuthBitbucketSessionKey "{PASSPHRASE}"\n'
 # So many of the sessions in a store are used, so that caches of the processor cannot hold them all.
 USED_SESSIONS = 20_000
-Result = dict[str, object]
-
-
-@dataclass
-class Extent:
-    """How thoroughly to measure: rounds of a second each, and how many live sessions."""
-
-    rounds: int = 12
-    sizes: Sequence[int] = (1_000, 100_000, 1_000_000)
-    warms_up: bool = True
-    with_other_modules: bool = True
-
-
-FULL = Extent()
-QUICK = Extent(rounds=2, sizes=(1_000, 100_000))
-SMOKE = Extent(rounds=1, sizes=(1_000, 2_000), warms_up=False, with_other_modules=False)
-
-
-@dataclass
-class Run:
-    """One series, with what."""
-
-    build: Path
-    extent: Extent
-    load: Load
-    simulator: place.Simulator
-
-    @property
-    def wrapper(self) -> tuple[str, ...]:
-        return ("taskset", "-c", ",".join(map(str, processors()[0])))
-
-    def compare(self, contenders: Sequence[Contender]) -> None:
-        self.load.compare(contenders, self.extent.rounds, self.extent.warms_up)
 
 
 # -- one machine
@@ -98,23 +65,17 @@ def filled(run: Run, sessions: int, directory: Path) -> tuple[place.Httpd, list[
 
 def live_sessions(run: Run) -> list[Result]:
     """The same page with a thousand, a hundred thousand and a million live sessions."""
-    directory = Path(tempfile.mkdtemp(prefix="abb-bench-sessions-"))
-    directory.chmod(0o755)
-    started: list[place.Httpd] = []
     contenders: list[Contender] = []
-    try:
+    with ExitStack() as stack:
+        directory = stack.enter_context(place.scratch())
         for sessions in run.extent.sizes:
             httpd, cookies = filled(run, sessions, directory)
-            started.append(httpd)
+            stack.callback(httpd.end)
             contenders.append(Contender(f"open_{sessions}", f"open page, {sessions:,} live sessions", httpd, place.OPEN,
                                         200, cookies))
             contenders.append(Contender(f"session_{sessions}", f"session, {sessions:,} live sessions", httpd, place.TEAM,
                                         200, cookies))
         run.compare(contenders)
-    finally:
-        for httpd in started:
-            httpd.end()
-        shutil.rmtree(directory, ignore_errors=True)
     results = []
     for sessions, opened, session in zip(run.extent.sizes, contenders[::2], contenders[1::2]):
         results += [{**result_of(session, opened, 0.95), "sessions": sessions}]
@@ -124,51 +85,66 @@ def live_sessions(run: Run) -> list[Result]:
     return results
 
 
+# -- other kinds of httpd
+
+def _four(run: Run, load: Load, httpd: place.Httpd) -> list[Result]:
+    """Open page and session, open page without a cookie and the redirect."""
+    cookies = [place.sign_in(httpd)]
+    opened = Contender("open", "open page, the cookie is sent", httpd, place.OPEN, 200, cookies)
+    session = Contender("session", "session, Require bitbucket-workspace", httpd, place.TEAM, 200, cookies)
+    plain = Contender("open_anonymous", "open page, no cookie", httpd, place.OPEN, 200)
+    anonymous = Contender("anonymous", "no session: ticket and redirect", httpd, place.TEAM, 302)
+    run.compare([opened, session, plain, anonymous], run.extent.other_rounds, load)
+    return [result_of(opened, None), result_of(session, opened, 0.95), result_of(plain, None), result_of(anonymous, plain)]
+
+
+def worker(run: Run) -> list[Result]:
+    """The same pages with mpm_worker."""
+    with place.protected(run.simulator, wrapper=run.wrapper, mpm="worker") as httpd:
+        return _four(run, run.load, httpd)
+
+
+def prefork(run: Run) -> list[Result]:
+    """The same pages with mpm_prefork."""
+    with place.protected(run.simulator, wrapper=run.wrapper, mpm="prefork") as httpd:
+        return _four(run, run.load, httpd)
+
+
+def http2(run: Run) -> list[Result]:
+    """The same pages over HTTP/2."""
+    with h2load.H2Load(1) as load, place.protected(run.simulator, h2load.PROTOCOLS, modules=(h2load.MODULE,),
+                                                   wrapper=run.wrapper) as httpd:
+        return _four(run, load, httpd)
+
+
 # -- several machines
 
-class Redis:
-    """A redis-server of its own, as long as the with block lasts."""
-
-    def __init__(self) -> None:
-        if not shutil.which("redis-server"):
-            raise place.Unavailable("redis-server is not installed")
-        self.port = place.config.free_port()
-        self.directory = Path(tempfile.mkdtemp(prefix="abb-bench-redis-"))
-
-    def __enter__(self) -> "Redis":
-        self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
-             "--dir", str(self.directory)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                return self
-            except OSError:
-                if time.monotonic() > deadline or self.process.poll() is not None:
-                    self.__exit__()
-                    raise place.Unavailable("redis-server did not start") from None
-                time.sleep(0.05)
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-        shutil.rmtree(self.directory, ignore_errors=True)
+CACHES = (("redis", "redis"), ("memcache", "memcached"))
+NEAR = (("near", "near cache of 10 s", "", 0.90), ("far", "no near cache", "AuthBitbucketSessionNearCache 0\n", None))
 
 
 def cluster(run: Run) -> list[Result]:
-    """A session in redis, with and without the near table in front of it."""
+    """A session in redis and in memcached, with and without the near table in front of it."""
+    results: list[Result] = []
+    for kind, title in CACHES:
+        try:
+            with place.cache(kind) as server:
+                results += _in_cache(run, kind, title, server.specification)
+        except place.Unavailable as reason:
+            results.append({"name": kind, "title": f"session in {title}", "skipped": str(reason)})
+    return results
+
+
+def _in_cache(run: Run, kind: str, title: str, specification: str) -> list[Result]:
     results = []
-    with Redis() as redis:
-        cache = f"AuthBitbucketSessionCache redis:127.0.0.1:{redis.port}\n{SESSION_KEY}"
-        for name, title, more, limit in (("near", "session in redis, near cache of 10 s", "", 0.90),
-                                         ("far", "session in redis, no near cache", "AuthBitbucketSessionNearCache 0\n", None)):
-            with place.protected(run.simulator, cache + more, modules=("socache_redis",), wrapper=run.wrapper) as httpd:
-                cookies = [place.sign_in(httpd)]
-                opened = Contender(f"open_{name}", "open page", httpd, place.OPEN, 200, cookies)
-                session = Contender(f"redis_{name}", title, httpd, place.TEAM, 200, cookies)
-                run.compare([opened, session])
-                results.append(result_of(session, opened, limit))
+    for name, near, more, limit in NEAR if run.extent.with_far_cache else NEAR[:1]:
+        main = f"AuthBitbucketSessionCache {specification}\n{SESSION_KEY}{more}"
+        with place.protected(run.simulator, main, modules=(f"socache_{kind}",), wrapper=run.wrapper) as httpd:
+            cookies = [place.sign_in(httpd)]
+            opened = Contender(f"open_{name}", "open page", httpd, place.OPEN, 200, cookies)
+            session = Contender(f"{kind}_{name}", f"session in {title}, {near}", httpd, place.TEAM, 200, cookies)
+            run.compare([opened, session], run.extent.other_rounds)
+            results.append(result_of(session, opened, limit))
     return results
 
 
@@ -178,11 +154,14 @@ def other_modules(run: Run) -> list[Result]:
     """Modules of Debian that keep sessions, each at an httpd of its own."""
     results: list[Result] = []
     for peer in peers.PEERS:
+        if run.extent.peers is not None and peer.name not in run.extent.peers:
+            continue
         try:
             with peer.open(run.wrapper) as (httpd, cookies):
-                opened = Contender(f"open_{peer.name}", "open page", httpd, place.OPEN, 200, cookies)
-                session = Contender(peer.name, peer.title, httpd, place.TEAM, 200, cookies)
-                run.compare([opened, session])
+                headers = {**place.LEAN_HEADERS, **peer.headers}
+                opened = Contender(f"open_{peer.name}", "open page", httpd, place.OPEN, 200, cookies, headers)
+                session = Contender(peer.name, peer.title, httpd, place.TEAM, 200, cookies, headers)
+                run.compare([opened, session], run.extent.other_rounds)
                 results.append(result_of(session, opened))
         except place.Unavailable as reason:
             results.append({"name": peer.name, "title": peer.title, "skipped": str(reason)})
@@ -190,7 +169,9 @@ def other_modules(run: Run) -> list[Result]:
 
 
 SERIES: dict[str, Callable[[Run], list[Result]]] = {
-    "pages": pages, "live_sessions": live_sessions, "cluster": cluster, "other_modules": other_modules}
+    "pages": pages, "worker": worker, "prefork": prefork, "http2": http2, "live_sessions": live_sessions,
+    "cluster": cluster, "other_modules": other_modules, "fixed_load": latency.fixed_load, "outage": latency.outage,
+    "sign_ins": sign_ins.sign_ins}
 
 
 def measure(build: Path, extent: Extent, only: Sequence[str] = (),
@@ -198,7 +179,7 @@ def measure(build: Path, extent: Extent, only: Sequence[str] = (),
     """All series. Those that cannot be here are there with "skipped"."""
     found: dict[str, object] = {}
     for name, series in SERIES.items():
-        if name not in (only or SERIES) or (name == "other_modules" and not extent.with_other_modules):
+        if name not in (only or SERIES) or (name in extent.without and not only):
             continue
         say("requests: " + name.replace("_", " "))
         try:
@@ -220,13 +201,7 @@ def main() -> int:
     build = Path(options.build).resolve()
     os.environ["ABB_BUILD_DIR"] = str(build)
     found = measure(build, QUICK if options.quick else FULL, options.only)
-    for series in found.values():
-        for result in series:  # type: ignore[attr-defined]
-            if "skipped" in result:
-                print(f"{'skipped':>42}  {result['title']}: {result['skipped']}")
-            else:
-                ratio = f"{result['ratio']:.3f} x (cpu {result['cpu_ratio']:.3f})" if "ratio" in result else ""
-                print(f"{result['per_second']:9,.0f}/s {result['cpu_us']:6.1f} us {ratio:24}  {result['title']}")
+    verdicts.print_table(verdicts.rows_of_requests({"requests": found}))
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
     return 0

@@ -24,6 +24,7 @@ from typing import Any, Callable, Sequence
 import instructions
 import place
 import request_bench
+import series
 import verdicts
 
 @dataclass
@@ -34,16 +35,16 @@ class Extent:
     name: str
     # What store_bench is told.
     store: Sequence[str]
-    requests: request_bench.Extent
+    requests: series.Extent
     counted_requests: int
     counted_lookups: int
     lookup_sizes: Sequence[int]
 
 
 EXTENTS = {extent.name: extent for extent in (
-    Extent("full", [], request_bench.FULL, 1000, 20_000, (1_000, 10_000, 100_000, 1_000_000)),
-    Extent("quick", ["quick"], request_bench.QUICK, 200, 2_000, (1_000, 100_000)),
-    Extent("smoke", ["quick"], request_bench.SMOKE, 20, 1_000, (1_000, 2_000)))}
+    Extent("full", [], series.FULL, 1000, 20_000, (1_000, 10_000, 100_000, 1_000_000)),
+    Extent("quick", ["quick"], series.QUICK, 200, 2_000, (1_000, 100_000)),
+    Extent("smoke", ["quick"], series.SMOKE, 20, 1_000, (1_000, 2_000)))}
 STORE_MEASURES = ("lookup", "apart", "processes", "full", "memory", "import", "recovery")
 Figures = dict[str, Any]
 

@@ -70,10 +70,16 @@ def instructions(figures: Figures) -> Iterator[Row]:
 
 # -- requests
 
+REQUEST_GROUPS = {"pages": "requests per second", "worker": "requests per second, mpm_worker",
+                  "prefork": "requests per second, mpm_prefork", "http2": "requests per second, HTTP/2",
+                  "live_sessions": "requests by live sessions", "cluster": "requests in a cluster",
+                  "other_modules": "other modules"}
+
+
 def requests(figures: Figures) -> Iterator[Row]:
     for name, series in figures["requests"].items():
-        group = {"pages": "requests per second", "live_sessions": "requests by live sessions",
-                 "cluster": "requests in a cluster", "other_modules": "other modules"}[name]
+        if not (group := REQUEST_GROUPS.get(name)):
+            continue
         for item in series:
             if "skipped" in item:
                 yield _skipped(group, item)
@@ -84,6 +90,67 @@ def requests(figures: Figures) -> Iterator[Row]:
                 yield Row(group, item["title"], f"{item['per_second']:,.0f}/s = {item['ratio']:.2f} x "
                           f"(cpu {item['cpu_ratio']:.2f} x)", limit,
                           _at_least(item["ratio"], item.get("limit")))
+
+
+def _latency_row(group: str, item: Figures) -> Row:
+    ratios = [f" = {item[name]:.2f} x" if name in item else "" for name in ("p50_ratio", "p99_ratio")]
+    limit = item["limit"]
+    return Row(group, item["title"], f"p50 {item['p50_us']:,.0f} us{ratios[0]}, p99 {item['p99_us']:,.0f} us{ratios[1]}",
+               f"p50 <= {limit:.2f} x" if limit else "", _at_most(item.get("p50_ratio", 0), limit))
+
+
+def _latencies(figures: Figures, name: str, title: str) -> Iterator[Row]:
+    for item in figures["requests"].get(name, []):
+        if "skipped" in item:
+            yield _skipped(title, item)
+        else:
+            yield _latency_row(f"{title}, {_in_the_mean(figures, name)} requests a second", item)
+
+
+def _in_the_mean(figures: Figures, name: str) -> str:
+    rates = [item["per_second"] for item in figures["requests"][name]]
+    return f"{sum(rates) / len(rates):,.0f}"
+
+
+def fixed_load(figures: Figures) -> Iterator[Row]:
+    yield from _latencies(figures, "fixed_load", "latency")
+
+
+def outage(figures: Figures) -> Iterator[Row]:
+    yield from _latencies(figures, "outage", "latency while Bitbucket hangs")
+
+
+def sign_ins(figures: Figures) -> Iterator[Row]:
+    group = "sign-ins"
+    items = {item["name"]: item for item in figures["requests"].get("sign_ins", [])}
+    for item in items.values():
+        if "skipped" in item:
+            yield _skipped(group, item)
+        else:
+            refused = f", {item['refused']} refused" if item["refused"] else ""
+            yield Row(group, f"{item['title']}, {item['at_once']} at once" if item["at_once"] > 1 else item["title"],
+                      f"{item['per_second']:,.1f}/s, p50 {item['p50_ms']:,.0f} ms, p99 {item['p99_ms']:,.0f} ms, "
+                      f"cpu {item['cpu_us'] / 1000:.2f} ms{refused}")
+    yield from _sign_ins_compared(group, items)
+
+
+def _sign_ins_compared(group: str, items: dict[str, Figures]) -> Iterator[Row]:
+    if "ours_one" in items:
+        ours, one = items["ours_100"], items["ours_one"]
+        ratio = one["p50_ms"] / (2 * one["delay_ms"])
+        yield Row(group, "one sign-in, against two answers of Bitbucket", f"{ratio:.2f} x", "<= 1.20 x", ratio <= 1.2)
+        bound = ours["at_once"] * 1000 / (2 * ours["delay_ms"])
+        yield Row(group, f"{ours['at_once']} at once, against what two answers each allow",
+                  f"{ours['per_second'] / bound:.2f} x of {bound:,.0f}/s", ">= 0.83 x",
+                  ours["per_second"] / bound >= 0.83)
+        yield Row(group, "answers at once: how busy browsers and Bitbucket are themselves",
+                  f"{items['ours_0']['busy']:.0%}")
+    if "ours_one" in items and "openidc_one" in items:
+        for name, title in (("0", "answers at once"), ("100", "answers after 100 ms")):
+            ratio = items["ours_" + name]["per_second"] / items["openidc_" + name]["per_second"]
+            yield Row(group, f"against mod_auth_openidc, {title}", f"{ratio:.2f} x", ">= 5.00 x", ratio >= 5)
+        ratio = items["openidc_0"]["cpu_us"] / items["ours_0"]["cpu_us"]
+        yield Row(group, "what mod_auth_openidc computes for one, answers at once", f"{ratio:.2f} x of this module's")
 
 
 # -- the store
@@ -165,17 +232,22 @@ def start_and_recovery(figures: Figures) -> Iterator[Row]:
                   "< 1 s", item["max_ms"] < 1000 and item["whole"])
 
 
+REQUEST_PARTS: tuple[Callable[[Figures], Iterator[Row]], ...] = (requests, fixed_load, outage, sign_ins)
 PARTS: tuple[Callable[[Figures], Iterator[Row]], ...] = (
-    instructions, requests, lookups, lookups_apart, processes, full, memory, start_and_recovery)
+    instructions, *REQUEST_PARTS, lookups, lookups_apart, processes, full, memory, start_and_recovery)
 
 
 def rows(figures: Figures) -> list[Row]:
     return [row for part in PARTS for row in part(figures)]
 
 
+def rows_of_requests(figures: Figures) -> list[Row]:
+    return [row for part in REQUEST_PARTS for row in part(figures)]
+
+
 def print_table(found: list[Row]) -> None:
     titles = max(len(row.title) for row in found)
-    values = max(len(row.value) for row in found if not row.value.startswith("not measured"))
+    values = max((len(row.value) for row in found if not row.value.startswith("not measured")), default=0)
     group = ""
     for row in found:
         if row.group != group:
