@@ -4,8 +4,9 @@ import pytest
 
 pytest.register_assert_rewrite("harness")
 
-from harness.fixtures import (browser, clock, log_watch, logs, mpm, new_browser, paste, pytest_collection_modifyitems,  # noqa: E402,F401
-                              pytest_generate_tests, pytest_runtest_makereport, scratch, shared_simulator, simulator, site, start_server)
+from harness.fixtures import (browser, clock, figure, log_watch, logs, mpm, new_browser, paste,  # noqa: E402,F401
+                              pytest_collection_modifyitems, pytest_generate_tests, pytest_runtest_makereport, scratch,
+                              shared_simulator, simulator, site, start_server)
 
 
 def pytest_configure(config: pytest.Config) -> None:
