@@ -81,21 +81,14 @@ def unit_outcomes(source: pathlib.Path, build: pathlib.Path, tests: set[Named]) 
     return outcomes
 
 
-def httpd_outcomes(source: pathlib.Path, build: pathlib.Path, tests: set[Named]) -> dict[Named, Outcome]:
-    """By pytest, whose report has the figures as properties of the test that measured them."""
-    with tempfile.TemporaryDirectory() as directory:
-        report = pathlib.Path(directory, "report.xml")
-        subprocess.run([sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}",
-                        *sorted(f"tests/{test.file}::{test.function}" for test in tests)], cwd=source,
-                       stdin=subprocess.DEVNULL, stdout=sys.stderr, env={**os.environ, "ABB_BUILD_DIR": str(build)})
-        cases = list(ET.parse(report).getroot().iter("testcase"))
+def outcomes_from(cases: list[ET.Element], tests: set[Named]) -> dict[Named, Outcome]:
+    """What pytest's reports say of tests; figures are properties of the test that measured them."""
     outcomes = {}
     for test in tests:
-        module = "tests." + test.file.removesuffix(".py").replace("/", ".")
+        module = test.file.removesuffix(".py").rpartition("/")[2]
         mine = [case for case in cases if case.get("name", "").split("[")[0] == test.function
-                and case.get("classname", "").endswith(module.rpartition(".")[2])]
-        bad = [case for case in mine if case.find("failure") is not None or case.find("error") is not None
-               or case.find("skipped") is not None]
+                and case.get("classname", "").rpartition(".")[2] == module]
+        bad = [case for case in mine if any(case.find(what) is not None for what in ("failure", "error", "skipped"))]
         figures: dict[str, list[str]] = {}
         for case in mine:
             for entry in case.iter("property"):
@@ -103,6 +96,15 @@ def httpd_outcomes(source: pathlib.Path, build: pathlib.Path, tests: set[Named])
                     figures.setdefault(entry.get("name", "").removeprefix(FIGURE), []).append(entry.get("value", ""))
         outcomes[test] = Outcome(len(mine) - len(bad), len(bad) or int(not mine), figures)
     return outcomes
+
+
+def httpd_outcomes(source: pathlib.Path, build: pathlib.Path, tests: set[Named]) -> dict[Named, Outcome]:
+    with tempfile.TemporaryDirectory() as directory:
+        report = pathlib.Path(directory, "report.xml")
+        subprocess.run([sys.executable, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q", f"--junitxml={report}",
+                        *sorted(f"tests/{test.file}::{test.function}" for test in tests)], cwd=source,
+                       stdin=subprocess.DEVNULL, stdout=sys.stderr, env={**os.environ, "ABB_BUILD_DIR": str(build)})
+        return outcomes_from(list(ET.parse(report).getroot().iter("testcase")), tests)
 
 
 def summary(values: list[str]) -> str:

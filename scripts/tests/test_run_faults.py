@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
+import xml.etree.ElementTree as ET
 
 import pytest
 
@@ -38,6 +39,22 @@ def test_rows_name_files_and_functions():
     (["3 ms"], "3 ms"), (["3 ms", "3 ms"], "3 ms"), (["1 s", "3 s", "2.5 s"], "2.5 (1 to 3) s"), (["0"], "0"), (["1", "2", "3"], "2 (1 to 3)")])
 def test_several_values_are_told_by_median_and_range(values, told):
     assert run_faults.summary(values) == told
+
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.httpd.test_a" name="test_one[event]"><properties>
+<property name="figure: page after" value="3 ms"/><property name="other" value="4"/></properties></testcase>
+<testcase classname="tests.httpd.test_a" name="test_one[worker]"><failure/></testcase>
+<testcase classname="tests.httpd.test_a" name="test_one_more"/>
+<testcase classname="tests.httpd.test_ba" name="test_one"/>
+</testsuite></testsuites>"""
+
+
+def test_reports_are_read():
+    """Other tests whose names begin alike do not count, and one that did not run has not passed."""
+    one, two = Named("httpd/test_a.py", "test_one"), Named("httpd/test_a.py", "test_two")
+    found = run_faults.outcomes_from(list(ET.fromstring(REPORT).iter("testcase")), {one, two})
+    assert found == {one: Outcome(1, 1, {"page after": ["3 ms"]}), two: Outcome(0, 1, {})}
 
 
 def test_figures_are_written_into_the_page():
