@@ -117,6 +117,7 @@ def ask_without_keeping(host: VirtualHost, cookie: str, count: int) -> None:
     assert "Non-2xx" not in done.stdout and re.search(r"Failed requests:\s+0$", done.stdout, re.M), done.stdout
 
 
+@pytest.mark.one_mpm
 def test_children_that_end_after_some_connections(start_server, browser, mpm, figure):
     """Each takes over from the one before: no session is lost and nothing grows, in children or in their parent."""
     host = VirtualHost(TEAM)
