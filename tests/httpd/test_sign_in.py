@@ -170,6 +170,7 @@ def test_no_access_log_has_the_code(start_server, browser, mpm):
     server = start_server(host, mpm=mpm)
     browser.get(browser.walk_to_callback(host.url("/any/page.html"), "mark"))
     browser.get(host.url("/any/page.html?x=1"))
+    server.await_in_log("all.log", "\n303 GET")
     log = server.await_in_log("all.log", "x=1")
     assert "\n303 GET /bitbucket/callback HTTP/1.1|/bitbucket/callback||-\n" in log
     assert "code" not in log and "state" not in log
