@@ -107,17 +107,21 @@ def httpd_outcomes(source: pathlib.Path, build: pathlib.Path, tests: set[Named])
         return outcomes_from(list(ET.parse(report).getroot().iter("testcase")), tests)
 
 
+def told(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
+
+
 def summary(values: list[str]) -> str:
     """The median, and the range where there are several."""
     numbers = [float(value.split()[0]) for value in values]
     unit = values[0].partition(" ")[2]
-    spread = f" ({min(numbers):.3g} to {max(numbers):.3g})" if max(numbers) > min(numbers) else ""
-    return f"{statistics.median(numbers):.3g}{spread} {unit}".strip()
+    spread = f" ({told(min(numbers))} to {told(max(numbers))})" if max(numbers) > min(numbers) else ""
+    return f"{told(statistics.median(numbers))}{spread} {unit}".strip()
 
 
 def written(page: str, rows: list[Row], outcomes: dict[Named, Outcome]) -> str:
     """The page with a table of the figures."""
-    lines = ["| What broke | Measured | |", "|---|---|---|"]
+    lines = ["| What broke | What was measured | Figure |", "|---|---|---|"]
     for row in rows:
         for test in row.tests:
             lines += [f"| {row.title} | {name} | {summary(values)} |"

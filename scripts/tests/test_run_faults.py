@@ -36,7 +36,8 @@ def test_rows_name_files_and_functions():
 
 
 @pytest.mark.parametrize("values, told", [
-    (["3 ms"], "3 ms"), (["3 ms", "3 ms"], "3 ms"), (["1 s", "3 s", "2.5 s"], "2.5 (1 to 3) s"), (["0"], "0"), (["1", "2", "3"], "2 (1 to 3)")])
+    (["3 ms"], "3 ms"), (["3 ms", "3 ms"], "3 ms"), (["1 s", "3 s", "2.5 s"], "2.5 (1 to 3) s"), (["0"], "0"), (["1", "2", "3"], "2 (1 to 3)"),
+    (["1428.2 ms", "0.01234 ms", "3 ms"], "3 (0.0123 to 1,428) ms")])
 def test_several_values_are_told_by_median_and_range(values, told):
     assert run_faults.summary(values) == told
 

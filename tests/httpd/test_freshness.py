@@ -621,7 +621,7 @@ def test_a_thousand_requests_at_once_refresh_once(refresher, clock, browser, sim
     outcome = at_once([host.url("/team/page.html")] * count, headers)
     jobs.wait(1)
     await_quiet(simulator, jobs)
-    figure(f"{count} at once, the slowest", 1000 * outcome.slowest, "ms")
+    figure(f"{count:,} at once, the slowest", 1000 * outcome.slowest, "ms")
     assert outcome.statuses == {200: count}, outcome
     assert [call["status"] for call in refreshes(simulator)] == [200]
     good = [short_name(call) for call in simulator.calls() if call["status"] == 200]

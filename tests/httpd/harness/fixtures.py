@@ -168,7 +168,7 @@ def paste(request: Any, start_server: ServerMaker, mpm: str) -> Paster:
 @pytest.fixture
 def figure(record_property: Callable[[str, object], None]) -> Callable[..., None]:
     """figure(what, value, unit): what a test has measured, for scripts/faults to print."""
-    return lambda what, value, unit="": record_property("figure: " + what, f"{value:.3g} {unit}".strip())
+    return lambda what, value, unit="": record_property("figure: " + what, f"{value:.6g} {unit}".strip())
 
 
 @pytest.fixture
