@@ -168,10 +168,13 @@ static void check_permissions(const abb_selfcheck_t *look, const char *granted)
     }
 }
 
-/* Without a colon they are for reading, but for webhooks, which are made with it. */
+/*
+ * Without a colon a scope is for reading, but for two. Source: developer.atlassian.com,
+ * Bitbucket Cloud REST API, its OpenAPI file, scopes of oauth2, 2026-11.
+ */
 static int changes_things(const char *scope)
 {
-    return strchr(scope, ':') || strcmp(scope, "webhook") == 0;
+    return strchr(scope, ':') || strcmp(scope, "webhook") == 0 || strcmp(scope, "wiki") == 0;
 }
 
 /*

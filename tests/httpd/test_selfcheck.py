@@ -298,12 +298,12 @@ def test_a_missing_permission(check, client_kind):
 @pytest.mark.parametrize("directives, warned", [("", True), ("AuthBitbucketScope account email\n", False)])
 def test_permissions_that_change_things(check, client_kind, directives, warned):
     """No rule needs them. A token that asks for less does not have them."""
-    code, output = check(VirtualHost(directives + WORKSPACE, scopes=("account", "email", "project:admin", "webhook", "pullrequest")))
+    code, output = check(VirtualHost(directives + WORKSPACE, scopes=("account", "email", "project:admin", "webhook", "wiki", "pullrequest")))
     assert code == 0, output
     lines = results(output, "warning")
     assert len(lines) == warned
     if warned:
-        assert lines[0].startswith("permissions to change things: project:admin webhook: no rule needs them"), output
+        assert lines[0].startswith("permissions to change things: project:admin webhook wiki: no rule needs them"), output
 
 
 def test_nothing_is_asked_twice(check, simulator):
