@@ -77,6 +77,15 @@ apr_status_t abb_offload_create(abb_offload_t **offload, const abb_offload_setti
 apr_status_t abb_offload_create_pool(apr_pool_t **pool);
 
 /*
+ * A pool without a parent whose allocator has a lock: several threads may use
+ * sub-pools of it at once, each its own. The pool itself is for one at a time.
+ * For what a library keeps between calls, such as connections; a pool of
+ * abb_offload_create_pool, and that of a child process of the prefork MPM, have
+ * no such lock. Errors: APR_ENOMEM.
+ */
+apr_status_t abb_offload_create_shared_pool(apr_pool_t **pool);
+
+/*
  * Have a job done and wait. `job` lives in `pool`, made by
  * abb_offload_create_pool. APR_SUCCESS: it is done, and the pool is the caller's
  * to destroy. Otherwise the pool was handed over and must not be touched.

@@ -34,6 +34,8 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 struct abb_background_t {
     apr_thread_pool_t *threads;
+    /* What the threads and their queue live in. */
+    apr_pool_t *pool;
     abb_http_t *http;
     /* Jobs that wait or are worked at. */
     int pending;
@@ -58,6 +60,7 @@ static apr_status_t end(void *data)
 {
     abb_background_t *background = data;
     apr_interval_time_t waited = 0;
+    apr_status_t status;
 
     __atomic_store_n(&background->has_ended, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&background->pending, __ATOMIC_SEQ_CST) && waited < END_PATIENCE) {
@@ -65,20 +68,37 @@ static apr_status_t end(void *data)
         waited += END_INTERVAL;
     }
     abb_http_stop(background->http);
-    return apr_thread_pool_destroy(background->threads);
+    status = apr_thread_pool_destroy(background->threads);
+    apr_pool_destroy(background->pool);
+    return status;
+}
+
+static apr_status_t create_threads(abb_background_t *background)
+{
+    apr_status_t status = abb_offload_create_shared_pool(&background->pool);
+
+    if (status != APR_SUCCESS) {
+        return status;
+    }
+    status = apr_thread_pool_create(&background->threads, 0, THREADS, background->pool);
+    if (status != APR_SUCCESS) {
+        apr_pool_destroy(background->pool);
+        return status;
+    }
+    apr_thread_pool_idle_max_set(background->threads, THREADS);
+    apr_thread_pool_idle_wait_set(background->threads, IDLE_TIME);
+    return APR_SUCCESS;
 }
 
 apr_status_t abb_background_create(abb_background_t **background, abb_http_t *http,
                                    apr_pool_t *pchild)
 {
     abb_background_t *created = apr_pcalloc(pchild, sizeof(*created));
-    apr_status_t status = apr_thread_pool_create(&created->threads, 0, THREADS, pchild);
+    apr_status_t status = create_threads(created);
 
     if (status != APR_SUCCESS) {
         return status;
     }
-    apr_thread_pool_idle_max_set(created->threads, THREADS);
-    apr_thread_pool_idle_wait_set(created->threads, IDLE_TIME);
     created->http = http;
     /* Before anything that hangs on the child's pool goes, connections among it. */
     apr_pool_pre_cleanup_register(pchild, created, end);

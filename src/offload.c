@@ -1,7 +1,9 @@
 /* offload (floor 1): calls that may never return. See abb_offload.h. */
 #include "abb_offload.h"
 
+#include <apr_allocator.h>
 #include <apr_strings.h>
+#include <apr_thread_mutex.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -535,6 +537,23 @@ int abb_offload_is_answering(abb_offload_t *offload)
 apr_status_t abb_offload_create_pool(apr_pool_t **pool)
 {
     return apr_pool_create_unmanaged_ex(pool, NULL, NULL);
+}
+
+apr_status_t abb_offload_create_shared_pool(apr_pool_t **pool)
+{
+    apr_thread_mutex_t *mutex;
+    apr_status_t status = abb_offload_create_pool(pool);
+
+    if (status != APR_SUCCESS) {
+        return status;
+    }
+    status = apr_thread_mutex_create(&mutex, APR_THREAD_MUTEX_DEFAULT, *pool);
+    if (status != APR_SUCCESS) {
+        apr_pool_destroy(*pool);
+        return status;
+    }
+    apr_allocator_mutex_set(apr_pool_allocator_get(*pool), mutex);
+    return APR_SUCCESS;
 }
 
 static void drop_waiting_locked(abb_offload_t *offload)

@@ -54,7 +54,7 @@ static line_t *make_line(const abb_store_socache_settings_t *settings)
     apr_pool_t *pool;
     line_t *line;
 
-    if (abb_offload_create_pool(&pool) != APR_SUCCESS) {
+    if (abb_offload_create_shared_pool(&pool) != APR_SUCCESS) {
         return NULL;
     }
     line = apr_pcalloc(pool, sizeof(*line));

@@ -26,6 +26,8 @@ typedef struct {
     apr_interval_time_t last_duration;
     /* The longest buffer that a retrieve brought. */
     unsigned int largest_buffer;
+    /* Instances whose memory only one thread at a time may use, sub-pools included. */
+    int single_threaded;
 } fake_counts_t;
 
 extern const struct ap_socache_provider_t fake_provider;

@@ -345,6 +345,15 @@ static void a_restart_costs_one_more_try(void **state)
     assert_int_equal(status_at(&place, 1, NOW), APR_NOTFOUND);
 }
 
+static void several_threads_may_use_its_memory(void **state)
+{
+    place_t place = begin(ABB_STORE_SOCACHE_RENEWABLE, *state);
+
+    assert_int_equal(put_small(&place, 1), APR_SUCCESS);
+    assert_int_equal(fake_counts().creates, 1);
+    assert_int_equal(fake_counts().single_threaded, 0);
+}
+
 static void it_is_back_soon_after_a_stop(void **state)
 {
     place_t place = begin(ABB_STORE_SOCACHE_RENEWABLE, *state);
@@ -836,6 +845,7 @@ int main(void)
         UNIT_TEST(a_flushed_cache_is_a_miss),
         UNIT_TEST(a_full_cache_is_still_read),
         UNIT_TEST(a_restart_costs_one_more_try),
+        UNIT_TEST(several_threads_may_use_its_memory),
         UNIT_TEST(it_is_back_soon_after_a_stop),
         UNIT_TEST(a_frozen_cache_is_waited_for_thrice),
         UNIT_TEST(an_abandoned_put_ends_by_itself),

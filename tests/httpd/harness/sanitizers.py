@@ -45,7 +45,9 @@ def command(reports: Path) -> list[str]:
 def environment(reports: Path) -> dict[str, str]:
     to = f"log_path={reports}/report"
     if KIND == "1":
-        return {"ASAN_OPTIONS": f"detect_leaks=0:halt_on_error=1:abort_on_error=1:{to}",
+        # httpd's own handler of fatal signals would end the process without saying where it was.
+        handlers = ":".join(f"handle_{name}=2" for name in ("segv", "sigbus", "sigfpe", "sigill"))
+        return {"ASAN_OPTIONS": f"detect_leaks=0:halt_on_error=1:abort_on_error=1:{handlers}:{to}",
                 "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:{to}"}
     if KIND == "thread":
         # httpd and its libraries know nothing of ThreadSanitizer: their locks are seen, their accesses are not.
