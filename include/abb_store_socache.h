@@ -30,7 +30,7 @@ struct server_rec;
 #define ABB_STORE_SOCACHE_PATIENCE apr_time_from_msec(250)
 #define ABB_STORE_SOCACHE_TROUBLES 3
 #define ABB_STORE_SOCACHE_PROBE_INTERVAL apr_time_from_sec(1)
-#define ABB_STORE_SOCACHE_SETTLE apr_time_from_msec(5)
+#define ABB_STORE_SOCACHE_SETTLE apr_time_from_msec(20)
 
 /* How a provider works. */
 typedef enum {
@@ -70,7 +70,10 @@ typedef struct abb_store_socache_settings_t {
     int troubles_max;
     /* How often it is then tried again. */
     apr_interval_time_t probe_interval;
-    /* How long it takes until who wrote at the same time has written; 0: nobody does. */
+    /*
+     * How long it takes until who wrote at the same time has written; 0: nobody does.
+     * Who finds that it took longer gets no lease, and nobody else for a second.
+     */
     apr_interval_time_t settle;
     /* Told that the cache is not asked any more, or again. May be NULL. Any thread. */
     void (*tell)(const struct abb_store_socache_settings_t *settings, int is_answering);

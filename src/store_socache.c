@@ -3,16 +3,17 @@
  *
  * A record is one object 'r' and, once it was used, another one 'u':
  *
- *      r, sealed:  0      80        80+n        80+n+m
+ *      r, sealed:  0      64        64+n        64+n+m
  *                  +------+---------+-----------+
  *                  | head | open n  | sealed m  |
  *                  +------+---------+-----------+
  *
  *      u, sealed:  birth of the record it belongs to, time of the last use
+ *      l, sealed:  birth of the record it belongs to, who has the lease until when
  *
- * A use must not write the record: whoever reads it, changes it and writes it
- * back may undo what another machine writes in between, a new token or a sign-out.
- * Uses are many; other writers have the lease, or come once in a record's life.
+ * Neither a use nor a lease writes the record: whoever reads it, changes it and
+ * writes it back may undo what another machine writes in between, a new token or a
+ * sign-out. Other writers have the lease, or come once in a record's life.
  * Who still may meet another (put, lease, drop) looks again after `settle`.
  *
  * Each operation is one job (abb_offload.h) that owns all its memory, since who
@@ -22,16 +23,19 @@
 
 #include <string.h>
 
+#include "abb_clock.h"
 #include "abb_offload.h"
 #include "store_socache_line.h"
 
-#define HEAD_MAGIC 0x52424231
+#define HEAD_MAGIC 0x52424232
 #define PURPOSE "session cache"
 /* Objects stay a little longer than what is in them counts: clocks differ. */
 #define EXPIRY_MARGIN apr_time_from_sec(60)
 #define PROBE_PATIENCE apr_time_from_sec(10)
 /* How often a record that comes back is removed again. */
 #define DROPS_MAX 3
+/* How long nobody leases what somebody may hold whose lease was written over. */
+#define DOUBT apr_time_from_sec(1)
 
 typedef struct {
     apr_uint32_t magic;
@@ -47,14 +51,21 @@ typedef struct {
     apr_uint64_t generation;
     /* It stays for the record's life. */
     apr_uint64_t birth;
-    apr_uint64_t lease_holder;
-    apr_time_t leased_until;
 } head_t;
 
 typedef struct {
     apr_uint64_t birth;
     apr_time_t last_seen;
 } use_t;
+
+typedef struct {
+    apr_uint64_t birth;
+    /* 0: nobody. */
+    apr_uint64_t holder;
+    apr_time_t until;
+    /* Who wrote it was late: it keeps others away, and nobody holds it. */
+    apr_uint64_t is_doubtful;
+} lease_t;
 
 struct abb_store_socache_t {
     abb_store_t store;
@@ -300,7 +311,7 @@ static apr_status_t perform_get(operation_t *operation)
 }
 
 /* Whether what was written is what is there, now that others have written too. */
-static apr_status_t confirm(operation_t *operation, const head_t *head, apr_status_t otherwise)
+static apr_status_t confirm_record(operation_t *operation, const head_t *head)
 {
     image_t image;
     apr_status_t status;
@@ -310,10 +321,7 @@ static apr_status_t confirm(operation_t *operation, const head_t *head, apr_stat
     if (status != APR_SUCCESS) {
         return status;
     }
-    return image.head.generation == head->generation &&
-                   image.head.lease_holder == head->lease_holder
-               ? APR_SUCCESS
-               : otherwise;
+    return image.head.generation == head->generation ? APR_SUCCESS : APR_EEXIST;
 }
 
 static apr_status_t perform_put(operation_t *operation)
@@ -334,7 +342,7 @@ static apr_status_t perform_put(operation_t *operation)
                                operation->record.sealed)) != APR_SUCCESS) {
         return status;
     }
-    status = confirm(operation, &head, APR_EEXIST);
+    status = confirm_record(operation, &head);
     return status == APR_NOTFOUND
                ? abb_error_set(&operation->err, ABB_ESTORE, "%s did not keep a record",
                                operation->engine->settings->name)
@@ -375,43 +383,107 @@ static apr_status_t perform_touch(operation_t *operation)
     return write_object(operation, 'u', end_of(&image.head, use.last_seen), &use, sizeof(use));
 }
 
+/* One that cannot be found is free. */
+static apr_status_t read_lease(operation_t *operation, apr_uint64_t birth, lease_t *lease)
+{
+    unsigned char *text;
+    apr_size_t size;
+    apr_status_t status = read_object(operation, 'l', 0, &text, &size);
+
+    memset(lease, 0, sizeof(*lease));
+    lease->birth = birth;
+    if (status == APR_SUCCESS && size == sizeof(*lease)) {
+        lease_t found;
+
+        memcpy(&found, text, sizeof(found));
+        if (found.birth == birth) {
+            *lease = found;
+        }
+    }
+    return status == ABB_ESTORE ? status : APR_SUCCESS;
+}
+
+static apr_status_t write_lease(operation_t *operation, const lease_t *lease)
+{
+    return write_object(operation, 'l', operation->now + ABB_STORE_LEASE_MAX, lease,
+                        sizeof(*lease));
+}
+
+/*
+ * Of two who both saw the lease free, the one who wrote last finds its own name
+ * after `settle`, and the other does not: but only if both wrote within `settle`
+ * of what they saw. Who was late may have written over a lease that somebody
+ * already holds. It holds none, and until the doubt is over nobody gets one. In a
+ * cache that is always so slow the next is believed all the same.
+ */
+static apr_status_t settle_lease(operation_t *operation, lease_t *lease, apr_time_t seen_at)
+{
+    apr_interval_time_t settle_time = operation->engine->settings->settle;
+    apr_uint64_t holder = lease->holder;
+    apr_status_t status;
+
+    if (settle_time && !lease->is_doubtful && abb_clock_monotonic() - seen_at >= settle_time) {
+        lease->is_doubtful = 1;
+        lease->until = operation->now + DOUBT;
+        status = write_lease(operation, lease);
+        return status == APR_SUCCESS ? ABB_ECHANGED : status;
+    }
+    settle(operation);
+    if ((status = read_lease(operation, lease->birth, lease)) != APR_SUCCESS) {
+        return status;
+    }
+    return lease->holder == holder ? APR_SUCCESS : ABB_ECHANGED;
+}
+
 static apr_status_t perform_lease(operation_t *operation)
 {
     image_t image;
+    lease_t lease;
+    apr_time_t seen_at;
     apr_status_t status = read_living(operation, &image);
 
     if (status != APR_SUCCESS) {
         return status;
     }
-    if (image.head.lease_holder && abb_store_is_leased(image.head.leased_until, operation->now)) {
-        return ABB_ECHANGED;
-    }
-    image.head.leased_until = operation->now + operation->duration;
-    if ((status = draw(operation, &image.head.lease_holder)) != APR_SUCCESS ||
-        (status = write_record(operation, &image.head, image.open, image.sealed)) != APR_SUCCESS) {
+    seen_at = abb_clock_monotonic();
+    if ((status = read_lease(operation, image.head.birth, &lease)) != APR_SUCCESS) {
         return status;
     }
-    operation->holder = image.head.lease_holder;
-    return confirm(operation, &image.head, ABB_ECHANGED);
+    if (lease.holder && abb_store_is_leased(lease.until, operation->now)) {
+        return ABB_ECHANGED;
+    }
+    lease.until = operation->now + operation->duration;
+    if ((status = draw(operation, &lease.holder)) != APR_SUCCESS ||
+        (status = write_lease(operation, &lease)) != APR_SUCCESS) {
+        return status;
+    }
+    operation->holder = lease.holder;
+    return settle_lease(operation, &lease, seen_at);
 }
 
 static apr_status_t perform_release(operation_t *operation)
 {
     image_t image;
+    lease_t lease;
     apr_status_t status = read_record(operation, &image);
 
-    if (status != APR_SUCCESS) {
+    if (status != APR_SUCCESS ||
+        (status = read_lease(operation, image.head.birth, &lease)) != APR_SUCCESS) {
         return status;
     }
-    if (image.head.lease_holder != operation->holder) {
+    if (lease.holder != operation->holder) {
         return ABB_ECHANGED;
     }
-    image.head.lease_holder = 0;
-    image.head.leased_until = 0;
     if (operation->failed_at) {
         image.head.failed_at = operation->failed_at;
+        status = write_record(operation, &image.head, image.open, image.sealed);
+        if (status != APR_SUCCESS) {
+            return status;
+        }
     }
-    return write_record(operation, &image.head, image.open, image.sealed);
+    lease.holder = 0;
+    lease.is_doubtful = 0;
+    return write_lease(operation, &lease);
 }
 
 /* Another machine may just be writing back what it has read before. */
@@ -420,6 +492,7 @@ static apr_status_t perform_drop(operation_t *operation)
     lines_t *lines = &operation->engine->lines;
     line_id_t record = name_object(operation, 'r');
     line_id_t use = name_object(operation, 'u');
+    line_id_t lease = name_object(operation, 'l');
     apr_status_t status = abb_line_remove(lines, operation->line, &record, operation->pool);
     apr_status_t again = status;
 
@@ -435,6 +508,7 @@ static apr_status_t perform_drop(operation_t *operation)
                              operation->engine->settings->name);
     }
     abb_line_remove(lines, operation->line, &use, operation->pool);
+    abb_line_remove(lines, operation->line, &lease, operation->pool);
     return status;
 }
 

@@ -544,15 +544,16 @@ static void what_was_dropped_does_not_come_back(void **state)
     place_t here = begin(ABB_STORE_SOCACHE_LOCAL, *state);
     dropper_t dropper;
     place_t there;
-    apr_uint64_t holder;
+    abb_store_record_t got;
 
     machine->settings.settle = apr_time_from_msec(40);
     there = make_place(machine, *state);
     dropper.place = &there;
     assert_int_equal(put_small(&here, 1), APR_SUCCESS);
+    assert_int_equal(get_at(&here, 1, NOW, &got), APR_SUCCESS);
     fake_before_store('r', start_dropper, &dropper);
     /* Writes the record once more after it was removed. */
-    lease_at(&here, 1, SECONDS(30), NOW, &holder);
+    replace_at(&here, 1, got.generation, &got, NOW);
     pthread_join(dropper.thread, NULL);
     assert_int_equal(dropper.status, APR_SUCCESS);
     assert_int_equal(status_at(&here, 1, NOW), APR_NOTFOUND);
@@ -595,6 +596,61 @@ static void a_use_undoes_no_replacement(void **state)
     assert_int_equal(get_at(&place, 1, NOW, &got), APR_SUCCESS);
     check_content(&got, 33, 33, 33);
     assert_true(got.last_seen == NOW + SECONDS(9));
+}
+
+static void lease_and_replace(void *data)
+{
+    rival_t *rival = data;
+
+    replace_too(rival);
+    rival->status = lease_at(rival->place, 1, SECONDS(30), NOW, &rival->holder);
+}
+
+/* Two machines saw the lease free; one wrote when the other already held it, and worked. */
+static void who_is_late_gets_no_lease(void **state)
+{
+    machine_t *machines[2] = {prepare_machine(ABB_STORE_SOCACHE_REMOTE),
+                              prepare_machine(ABB_STORE_SOCACHE_REMOTE)};
+    place_t here = begin(ABB_STORE_SOCACHE_LOCAL, *state);
+    rival_t rival = {&here, 0, APR_EGENERAL};
+    place_t there[2];
+    apr_uint64_t holder;
+    abb_store_record_t got;
+
+    for (int i = 0; i < 2; ++i) {
+        machines[i]->settings.settle = apr_time_from_msec(30);
+        there[i] = make_place(machines[i], *state);
+    }
+    assert_int_equal(put_small(&here, 1), APR_SUCCESS);
+    rival.place = &there[1];
+    fake_before_store('l', lease_and_replace, &rival);
+    assert_int_equal(lease_at(&there[0], 1, SECONDS(30), NOW, &holder), ABB_ECHANGED);
+    assert_int_equal(rival.status, APR_SUCCESS);
+    /* What the holder wrote is there, and nobody else comes in between. */
+    assert_int_equal(get_at(&here, 1, NOW, &got), APR_SUCCESS);
+    check_content(&got, 33, 33, 33);
+    assert_int_equal(lease_at(&here, 1, SECONDS(30), NOW, &holder), ABB_ECHANGED);
+    assert_int_equal(lease_at(&here, 1, SECONDS(30), NOW + SECONDS(1), &holder), APR_SUCCESS);
+}
+
+/* Always late: who comes second is believed. */
+static void a_slow_cache_gives_leases(void **state)
+{
+    machine_t *machine = prepare_machine(ABB_STORE_SOCACHE_REMOTE);
+    place_t here = begin(ABB_STORE_SOCACHE_LOCAL, *state);
+    apr_uint64_t holder;
+    place_t there;
+
+    machine->settings.settle = apr_time_from_msec(5);
+    there = make_place(machine, *state);
+    assert_int_equal(put_small(&here, 1), APR_SUCCESS);
+    fake_set_delay(apr_time_from_msec(20));
+    assert_int_equal(lease_at(&there, 1, SECONDS(30), NOW, &holder), ABB_ECHANGED);
+    assert_int_equal(lease_at(&there, 1, SECONDS(30), NOW + SECONDS(1), &holder), APR_SUCCESS);
+    assert_int_equal(release_at(&there, 1, holder), APR_SUCCESS);
+    /* Free, and without doubt. */
+    assert_int_equal(lease_at(&there, 1, SECONDS(30), NOW + SECONDS(1), &holder), ABB_ECHANGED);
+    fake_set_delay(0);
 }
 
 enum { RIVALS = 8 };
@@ -856,6 +912,8 @@ int main(void)
         UNIT_TEST(what_was_dropped_does_not_come_back),
         UNIT_TEST(a_late_use_brings_nothing_back),
         UNIT_TEST(a_use_undoes_no_replacement),
+        UNIT_TEST(who_is_late_gets_no_lease),
+        UNIT_TEST(a_slow_cache_gives_leases),
         UNIT_TEST(of_many_one_gets_the_lease),
         UNIT_TEST(expiries_are_what_providers_take),
         UNIT_TEST(buffers_grow_with_records),
