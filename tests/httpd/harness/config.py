@@ -56,11 +56,22 @@ def module_under_test() -> Path:
     return module
 
 
+PORTS = range(10_240, 32_000)
+PORT_SHARES = 8
+
+
 def free_port() -> int:
     """Below the range from which clients' connections take theirs, so that none takes it
-    before httpd does; by chance, so that runs side by side seldom meet."""
+    before httpd does. Each of several workers has a share of its own, as what one has found
+    free is not yet taken; by chance, so that runs side by side seldom meet."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    ports = PORTS
+    if worker:
+        size = len(PORTS) // PORT_SHARES
+        first = PORTS.start + int(worker.removeprefix("gw")) % PORT_SHARES * size
+        ports = range(first, first + size)
     while True:
-        port = random.randint(10_240, 32_000)
+        port = random.choice(ports)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

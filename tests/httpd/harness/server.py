@@ -48,6 +48,7 @@ class Server:
         config.write_content(self.root)
         if any(host.tls for host in self.hosts):
             certificates.write(self.root / "conf" / "site", [host.name for host in self.hosts])
+        self._simulator = simulator
         if simulator:
             main = config.bitbucket_text(simulator.authorize_url, simulator.token_url, simulator.api_url) + main
             for host in self.hosts:
@@ -257,6 +258,8 @@ class Server:
             self._process = None
 
     def remove(self) -> None:
+        if self._simulator:
+            self._simulator.forget_consumers(host.client_id for host in self.hosts)
         if not os.environ.get("ABB_KEEP_LOGS"):
             shutil.rmtree(self.root, ignore_errors=True)
 

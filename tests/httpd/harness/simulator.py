@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 from urllib.parse import quote, urlencode
 
 PROGRAM = Path(__file__).resolve().parents[2] / "simulator" / "bitbucket_simulator.py"
@@ -123,6 +123,11 @@ class Simulator:
         """Make a consumer known, also after every reset."""
         self._consumers[key] = {"key": key, "secret": secret, "callback_url": callback_url, **more}
         self.control("POST", "consumers", self._consumers[key])
+
+    def forget_consumers(self, keys: Iterable[str]) -> None:
+        """The next reset forgets them; each that is known makes every reset longer."""
+        for key in keys:
+            self._consumers.pop(key, None)
 
     def change_consumer(self, key: str, **changes: Any) -> None:
         """Until the next reset."""
