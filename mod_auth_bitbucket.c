@@ -40,9 +40,17 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 /* ---- start of the server ------------------------------------------------- */
 
+static int is_child;
+
+/*
+ * Before the code is unloaded, at a restart. A child that ends comes here too, from
+ * exit(), but threads of its own that are stuck in a call may still need what is freed.
+ */
 static apr_status_t release(void *unused)
 {
-    abb_crypto_release();
+    if (!is_child) {
+        abb_crypto_release();
+    }
     return APR_SUCCESS;
 }
 
@@ -168,6 +176,7 @@ static void start_child(apr_pool_t *pchild, server_rec *s)
     sigset_t before;
     sigset_t all;
 
+    is_child = 1;
     if (!has_sites(s)) {
         return;
     }
