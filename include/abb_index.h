@@ -35,7 +35,7 @@ typedef struct abb_index_session_t {
  * the first kind than sessions->max_per_account, those that began first end: *ended is
  * how many. Sessions that began before anybody noted them count for nothing. One that
  * cannot be noted ends: nobody could find it later. Waits while others are at the same
- * list, at most 2.5 seconds.
+ * list, at most 5 seconds.
  * Errors: ABB_ESTORE; ABB_ECRYPTO. Lifetime of temporary memory: p. Threads: any, like
  * all functions here.
  */

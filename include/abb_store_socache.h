@@ -72,7 +72,7 @@ typedef struct abb_store_socache_settings_t {
     apr_interval_time_t probe_interval;
     /*
      * How long it takes until who wrote at the same time has written; 0: nobody does.
-     * Who finds that it took longer gets no lease, and nobody else for a second.
+     * Who finds that it took longer gets no lease, and nobody else for half a second.
      */
     apr_interval_time_t settle;
     /* Told that the cache is not asked any more, or again. May be NULL. Any thread. */

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #define PURPOSE "account index"
-/* Others may be at the same list: 2.5 seconds in all, longer than the lease of one that died. */
-#define TRIES 32
+/* Others may be at the same list: 5 seconds in all, longer than the lease of one that died. */
+#define TRIES 46
 #define TRY_PAUSE apr_time_from_msec(5)
 #define LEASE apr_time_from_sec(2)
 

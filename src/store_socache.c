@@ -35,7 +35,7 @@
 /* How often a record that comes back is removed again. */
 #define DROPS_MAX 3
 /* How long nobody leases what somebody may hold whose lease was written over. */
-#define DOUBT apr_time_from_sec(1)
+#define DOUBT apr_time_from_msec(500)
 
 typedef struct {
     apr_uint32_t magic;

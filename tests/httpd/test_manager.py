@@ -311,7 +311,9 @@ def test_one_that_signed_out_makes_room(limited):
     assert is_in(limited, first) and is_in(limited, third)
 
 
-def test_many_at_once(limited):
+def test_many_at_once(limited, logs):
+    # On a busy machine a cache may take longer than a request waits; that sign-in fails.
+    logs.allow("ABB0102", "did not answer within 250 ms")
     with ThreadPoolExecutor(8) as pool:
         browsers = list(pool.map(lambda _: signed_in_or_late(limited), range(8)))
     assert 1 <= sum(is_in(limited, browser) for browser in browsers) <= 2
