@@ -1043,10 +1043,18 @@ def test_numbers_of_logins_that_make_sense(start_server, value):
 
 # -- 7. others do not notice
 
+CONNECTIONS = 4
+
+
 def requests_a_second(url: str, cookie: str) -> float:
-    done = subprocess.run(["wrk", "-t", "1", "-c", "4", "-d", "1s", "-H", "Cookie: " + cookie, url], capture_output=True,
-                          text=True, timeout=30)
-    assert done.returncode == 0 and "Non-2xx" not in done.stdout and "Socket errors" not in done.stdout, done.stdout
+    """mpm_event closes connections that are kept open when its threads are busy or a child has
+    become superfluous; a client that has just sent something there counts one failed read."""
+    done = subprocess.run(["wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", "1s", "-H", "Cookie: " + cookie, url],
+                          capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0 and "Non-2xx" not in done.stdout, done.stdout
+    errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", done.stdout)
+    connect, read, write, timeout = map(int, errors.groups()) if errors else (0, 0, 0, 0)
+    assert not (connect or write or timeout) and read <= CONNECTIONS, done.stdout
     return float(re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)[1])
 
 
