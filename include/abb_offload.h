@@ -81,7 +81,8 @@ apr_status_t abb_offload_create_pool(apr_pool_t **pool);
  * sub-pools of it at once, each its own. The pool itself is for one at a time.
  * For what a library keeps between calls, such as connections; a pool of
  * abb_offload_create_pool, and that of a child process of the prefork MPM, have
- * no such lock. Errors: APR_ENOMEM.
+ * no such lock. Lifetime: until it is destroyed, when no thread uses it any more.
+ * Errors: APR_ENOMEM; those of apr_thread_mutex_create.
  */
 apr_status_t abb_offload_create_shared_pool(apr_pool_t **pool);
 

@@ -1047,8 +1047,8 @@ CONNECTIONS = 4
 
 
 def requests_a_second(url: str, cookie: str) -> float:
-    """mpm_event closes connections that are kept open when its threads are busy or a child has
-    become superfluous; a client that has just sent something there counts one failed read."""
+    """A server under load may close connections that it keeps open, and a client that has just
+    sent something there counts a failed read: one for each connection is no fault."""
     done = subprocess.run(["wrk", "-t", "1", "-c", str(CONNECTIONS), "-d", "1s", "-H", "Cookie: " + cookie, url],
                           capture_output=True, text=True, timeout=30)
     assert done.returncode == 0 and "Non-2xx" not in done.stdout, done.stdout
