@@ -6,6 +6,8 @@
 #include <curl/curl.h>
 #include <string.h>
 
+#include "abb_authorities.h"
+
 /* How many idle sets of connections a child keeps. */
 #define CHANNELS_KEPT 8
 #define FIRST_BODY_SIZE 4096
@@ -20,6 +22,8 @@ struct abb_http_t {
     apr_thread_mutex_t *mutex;
     CURLM *idle[CHANNELS_KEPT];
     int idle_count;
+    /* Whether the system's directory of certificate authorities does without their file. */
+    int are_authorities_hashed;
     /* Rounds under way. */
     struct round_t *rounds;
     int is_stopped;
@@ -59,11 +63,27 @@ static apr_status_t close_channels(void *data)
     return APR_SUCCESS;
 }
 
+/* Other libraries for TLS read a directory as a whole, too. */
+static int opens_authorities_by_name(const curl_version_info_data *libcurl)
+{
+    return libcurl->age >= CURLVERSION_SEVENTH && libcurl->ssl_version &&
+           strncmp(libcurl->ssl_version, "OpenSSL/", 8) == 0;
+}
+
+static int find_hashed_authorities(apr_pool_t *p)
+{
+    const curl_version_info_data *libcurl = curl_version_info(CURLVERSION_NOW);
+
+    return opens_authorities_by_name(libcurl) &&
+           abb_authorities_are_hashed(libcurl->capath, libcurl->cainfo, p);
+}
+
 apr_status_t abb_http_create(abb_http_t **http, apr_pool_t *p)
 {
     apr_status_t status;
 
     *http = apr_pcalloc(p, sizeof(**http));
+    (*http)->are_authorities_hashed = find_hashed_authorities(p);
     status = apr_thread_mutex_create(&(*http)->mutex, APR_THREAD_MUTEX_DEFAULT, p);
     if (status == APR_SUCCESS && curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {
         status = ABB_EUPSTREAM;
@@ -235,9 +255,16 @@ static void set_limits(CURL *easy, const abb_http_settings_t *settings)
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 1L);
     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 2L);
     curl_easy_setopt(easy, CURLOPT_PROXY, settings->proxy ? settings->proxy : "");
+}
+
+static void set_authorities(CURL *easy, const abb_http_t *http, const abb_http_settings_t *settings)
+{
     if (settings->ca_file) {
         curl_easy_setopt(easy, CURLOPT_CAINFO, settings->ca_file);
         curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
+    }
+    else if (http->are_authorities_hashed) {
+        curl_easy_setopt(easy, CURLOPT_CAINFO, NULL);
     }
 }
 
@@ -272,8 +299,8 @@ static void set_request(exchange_t *exchange, const abb_http_settings_t *setting
     curl_easy_setopt(easy, CURLOPT_PRIVATE, exchange);
 }
 
-static void begin_exchange(exchange_t *exchange, const abb_http_settings_t *settings,
-                           CURLM *channel)
+static void begin_exchange(exchange_t *exchange, const abb_http_t *http,
+                           const abb_http_settings_t *settings, CURLM *channel)
 {
     exchange->easy = curl_easy_init();
     if (!exchange->easy) {
@@ -281,6 +308,7 @@ static void begin_exchange(exchange_t *exchange, const abb_http_settings_t *sett
         return;
     }
     set_limits(exchange->easy, settings);
+    set_authorities(exchange->easy, http, settings);
     set_request(exchange, settings);
     if (curl_multi_add_handle(channel, exchange->easy) != CURLM_OK) {
         abb_error_set(&exchange->answer->error, ABB_EUPSTREAM, "libcurl refuses the exchange");
@@ -401,7 +429,7 @@ void abb_http_perform(abb_http_t *http, const abb_http_settings_t *settings,
         exchanges[i].answer = &answers[i];
         exchanges[i].pool = p;
         if (channel) {
-            begin_exchange(&exchanges[i], settings, channel);
+            begin_exchange(&exchanges[i], http, settings, channel);
         }
     }
     if (channel) {

@@ -8,7 +8,7 @@ cd "$srcdir" || exit 1
 floor_of() {
     case $1 in
     log | error | clock) echo 0 ;;
-    text | crypto | account | cookie | pack | offload | gate | traffic | throttle | counters) echo 1 ;;
+    text | crypto | account | authorities | cookie | pack | offload | gate | traffic | throttle | counters) echo 1 ;;
     record | ticket | store | http | reply | page | secret | form | credential) echo 2 ;;
     store_file | session | bitbucket | authz | request | identity | hub) echo 3 ;;
     login | recheck | config | refusal | news | flow | draft | index) echo 4 ;;

@@ -1,8 +1,10 @@
 /* t_http: exchanges are whole, bounded in time and size, and sent once. */
 #include "abb_http.h"
 
+#include <curl/curl.h>
 #include <netinet/in.h>
 
+#include "abb_authorities.h"
 #include "server.h"
 #include "unit.h"
 
@@ -820,6 +822,43 @@ static void bad_urls_are_refused(void **state)
     }
 }
 
+/*
+ * Processor time of some exchanges that get as far as the first bytes of TLS, with
+ * these authorities; each with connections that know nothing of those before.
+ */
+static apr_interval_time_t cost_of_tls(place_t *place, const char *ca_file)
+{
+    abb_http_request_t request =
+        get_request(apr_psprintf(place->p, "https://127.0.0.1:%d/", place->server->port));
+    struct timespec start, end;
+
+    place->settings.ca_file = ca_file;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &start);
+    for (int i = 0; i < 8; ++i) {
+        assert_int_equal(abb_http_create(&place->http, place->p), APR_SUCCESS);
+        assert_int_equal(perform(place, &request).error.status, ABB_EUPSTREAM);
+    }
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &end);
+    return apr_time_from_sec(end.tv_sec - start.tv_sec) + (end.tv_nsec - start.tv_nsec) / 1000;
+}
+
+/* A burst of new connections would otherwise spend its time with the certificates of strangers. */
+static void a_connection_does_not_read_all_authorities(void **state)
+{
+    place_t *place = *state;
+    const curl_version_info_data *libcurl = curl_version_info(CURLVERSION_NOW);
+
+    /* The server waits for the end of a header that TLS does not have. */
+    place->settings.total_timeout = apr_time_from_msec(100);
+    if (strncmp(libcurl->ssl_version, "OpenSSL/", 8) != 0 ||
+        !abb_authorities_are_hashed(libcurl->capath, libcurl->cainfo, place->p)) {
+        print_message("the system has no directory of hashed authorities for OpenSSL\n");
+        skip();
+    }
+    cost_of_tls(place, libcurl->cainfo);
+    assert_true(cost_of_tls(place, NULL) * 3 < cost_of_tls(place, libcurl->cainfo));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -852,6 +891,7 @@ int main(void)
         PLACE_TEST(dripping_header_lines_have_a_time_limit),
         PLACE_TEST(a_refused_connection_is_told_at_once),
         PLACE_TEST(threads_do_not_get_each_others_answers),
+        PLACE_TEST(a_connection_does_not_read_all_authorities),
         cmocka_unit_test(good_urls_may_be_talked_to),
         cmocka_unit_test(bad_urls_are_refused),
     };

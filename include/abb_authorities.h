@@ -1,0 +1,23 @@
+/*
+ * authorities (floor 1): which form of the system's list of certificate
+ * authorities may be read.
+ *
+ * Debian and others keep the list twice: as one file, and as a directory in
+ * which each certificate has a name made of its subject's hash (c_rehash(1ssl)).
+ * Of the file OpenSSL reads all, for each connection anew: 35 ms of computing
+ * for 144 certificates. In the directory it opens the one it needs.
+ */
+#ifndef ABB_AUTHORITIES_H
+#define ABB_AUTHORITIES_H
+
+#include <apr_pools.h>
+
+/*
+ * Whether a directory can stand for a file: it has at least as many certificates
+ * under hashed names as the file holds. So one that somebody only appended to the
+ * file goes on to count. Not when either of them cannot be read. Both names may
+ * be NULL. Opens and closes; `p` is for that and may be short-lived.
+ */
+int abb_authorities_are_hashed(const char *directory, const char *file, apr_pool_t *p);
+
+#endif
