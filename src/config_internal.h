@@ -1,6 +1,6 @@
 /*
  * The inside of the config room: what directives leave behind, shared by the
- * file that reads them and the file that settles sites.
+ * files that read them and those that settle sites.
  */
 #ifndef ABB_CONFIG_INTERNAL_H
 #define ABB_CONFIG_INTERNAL_H
@@ -14,6 +14,10 @@ extern module AP_MODULE_DECLARE_DATA auth_bitbucket_module;
 /* Where key and secret are looked for when no directive says them. */
 #define ABB_CONFIG_ID_VARIABLE "BITBUCKET_CLIENT_ID"
 #define ABB_CONFIG_SECRET_VARIABLE "BITBUCKET_CLIENT_SECRET"
+
+/* How old copies of a shared cache's sessions may be unless said, and in an outage of it. */
+#define ABB_CONFIG_NEAR_AGE apr_time_from_sec(10)
+#define ABB_CONFIG_OUTAGE_AGE apr_time_from_sec(60)
 
 /* Not said. No directive accepts it as a value. */
 #define UNSET (-1)
@@ -86,6 +90,9 @@ typedef struct directory_config_t {
 
 server_config_t *abb_config_of(server_rec *s);
 
+/* How people call a server. Lifetime: the server's. */
+const char *abb_config_server_name(const server_rec *s);
+
 /* Log that a setting of a server cannot be used. Returns HTTP_INTERNAL_SERVER_ERROR. */
 int abb_config_bad_setting(const server_rec *s, const char *directive, const char *sentence);
 
@@ -98,7 +105,7 @@ const ap_directive_t *abb_config_find_directive(const server_rec *s, const char 
                                                 const char *word, apr_pool_t *p);
 
 /* Whether AuthType Bitbucket stands in a virtual host's own section. p is for temporary memory. */
-int abb_config_is_used_in(server_rec *main_server, server_rec *s, apr_pool_t *p);
+int abb_config_is_used_in(const server_rec *main_server, const server_rec *s, apr_pool_t *p);
 
 /*
  * Scheme, host and port of an absolute URL that apr_uri_parse takes, in lower case

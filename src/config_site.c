@@ -35,42 +35,6 @@ typedef struct {
     server_config_t *conf;
 } settling_t;
 
-static const char *server_name(const server_rec *s)
-{
-    return s->server_hostname ? s->server_hostname : "(no ServerName)";
-}
-
-/* httpd makes a virtual host's settings at the first directive of ours there; Require is none. */
-static server_config_t *make_config_of(server_rec *s)
-{
-    server_config_t *conf = abb_config_of(s);
-
-    if (!conf) {
-        conf = abb_config_create_server(s->process->pconf, s);
-        ap_set_module_config(s->module_config, &auth_bitbucket_module, conf);
-    }
-    return conf;
-}
-
-void abb_config_add_workspace(server_rec *s, const char *workspace)
-{
-    APR_ARRAY_PUSH(make_config_of(s)->workspaces, const char *) = workspace;
-}
-
-void abb_config_need_scope(cmd_parms *cmd, const char *scope, const char *what)
-{
-    abb_config_need_t *need = apr_array_push(make_config_of(cmd->server)->needs);
-
-    need->scope = scope;
-    need->why = apr_psprintf(cmd->pool, "%s (%s:%d)", what, cmd->directive->filename,
-                             cmd->directive->line_num);
-}
-
-abb_site_t *abb_config_site(server_rec *s)
-{
-    return abb_config_of(s)->site;
-}
-
 static int value_or(apr_interval_time_t *place, apr_interval_time_t value,
                     apr_interval_time_t fallback)
 {
@@ -91,13 +55,6 @@ static const ap_directive_t *find_in_server(const settling_t *settling, const ch
 static const ap_directive_t *find_auth_type(const settling_t *settling)
 {
     return find_in_server(settling, "AuthType", "Bitbucket");
-}
-
-int abb_config_is_used_in(server_rec *main_server, server_rec *s, apr_pool_t *p)
-{
-    settling_t settling = {p, p, main_server, s, NULL};
-
-    return find_auth_type(&settling) != NULL;
 }
 
 static const ap_directive_t *find_global_auth_type(const settling_t *settling)
@@ -128,21 +85,14 @@ static int missing(const settling_t *settling, const char *what, const char *dir
     ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL,
                  ABB_LOGNO(0001) "%s: %sthere is no %s: write the directive %s, or set the "
                                  "environment variable %s for httpd",
-                 server_name(settling->server), place, what, directive, variable);
+                 abb_config_server_name(settling->server), place, what, directive, variable);
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 
 static int bad_secret(const settling_t *settling, const char *directive, const abb_error_t *err)
 {
     ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL, ABB_LOGNO(0002) "%s: %s: %s",
-                 server_name(settling->server), directive, err->text);
-    return HTTP_INTERNAL_SERVER_ERROR;
-}
-
-int abb_config_bad_setting(const server_rec *s, const char *directive, const char *sentence)
-{
-    ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL, ABB_LOGNO(0003) "%s: %s: %s",
-                 server_name(s), directive, sentence);
+                 abb_config_server_name(settling->server), directive, err->text);
     return HTTP_INTERNAL_SERVER_ERROR;
 }
 

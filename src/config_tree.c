@@ -61,6 +61,12 @@ const ap_directive_t *abb_config_find_directive(const server_rec *s, const char 
     return find_directive(ap_conftree, s, directive, word, p);
 }
 
+int abb_config_is_used_in(const server_rec *main_server, const server_rec *s, apr_pool_t *p)
+{
+    return abb_config_find_directive(s == main_server ? NULL : s, "AuthType", "Bitbucket", p) !=
+           NULL;
+}
+
 /* ---- visiting ------------------------------------------------------------ */
 
 /* Of s the own section, or for s NULL all that stands outside virtual hosts. */

@@ -34,8 +34,8 @@ room_of() {
     store_file_key | store_file_internal) echo store_file ;;
     memory_flush | memory_condition | memory_internal | memory_remote) echo memory ;;
     bitbucket_meaning | bitbucket_round | bitbucket_probe | bitbucket_internal) echo bitbucket ;;
-    config_site | config_hub | config_cache | config_tree | config_internal) echo config ;;
-    selfcheck_dump | selfcheck_verify | selfcheck_warnings | selfcheck_online | selfcheck_internal) echo selfcheck ;;
+    config_directives | config_site | config_hub | config_cache | config_tree | config_internal) echo config ;;
+    selfcheck_tree | selfcheck_dump | selfcheck_verify | selfcheck_warnings | selfcheck_online | selfcheck_internal) echo selfcheck ;;
     status_figures | status_text | status_page | status_internal) echo status ;;
     *) echo "$name" ;;
     esac
