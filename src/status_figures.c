@@ -186,7 +186,7 @@ static void add_upstream(abb_status_t *status, server_rec *servers, const abb_si
     abb_traffic_condition_t condition = worst_condition(servers, status->now);
 
     add_gauge(status, upstream, "CircuitOpen", "circuit_open",
-              "1 while nobody asks Bitbucket because it does not answer",
+              "1 while the circuit breaker is open: Bitbucket did not answer, so nobody asks",
               condition.state != ABB_TRAFFIC_CLOSED);
     add_gauge(status, upstream, "CircuitChanged", "circuit_changed_timestamp_seconds",
               "When that last changed",
