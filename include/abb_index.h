@@ -31,17 +31,16 @@ typedef struct abb_index_session_t {
 } abb_index_session_t;
 
 /*
- * Note a session just made, of ABB_SESSION_KIND or _NAMED, if it has to be. With more of
- * the first kind than sessions->max_per_account, those that began first end: *ended is
+ * Note a session just made if it has to be. With more of
+ * ABB_SESSION_KIND than sessions->max_per_account, those that began first end: *ended is
  * how many. Sessions that began before anybody noted them count for nothing. One that
  * cannot be noted ends: nobody could find it later. Waits while others are at the same
  * list, at most 5 seconds.
  * Errors: ABB_ESTORE; ABB_ECRYPTO. Lifetime of temporary memory: p. Threads: any, like
  * all functions here.
  */
-apr_status_t abb_index_add(const abb_sessions_t *sessions, abb_session_kind_t kind,
-                           const abb_session_t *session, apr_time_t now, int *ended, apr_pool_t *p,
-                           abb_error_t *err);
+apr_status_t abb_index_add(const abb_sessions_t *sessions, const abb_session_t *session,
+                           apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err);
 
 /*
  * Add an account's living sessions, in no order, to a list of abb_index_session_t: those of

@@ -64,6 +64,8 @@ typedef enum {
 /* A session as a request sees it. Lifetime: the pool it was found in. */
 typedef struct abb_session_t {
     abb_record_t record;
+    /* ABB_SESSION_KIND or _NAMED. */
+    abb_session_kind_t kind;
     /* The cookie's bytes. Secret. */
     unsigned char id[ABB_SESSION_ID_SIZE];
     abb_store_key_t key;

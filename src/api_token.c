@@ -137,10 +137,9 @@ static apr_status_t ask(abb_visit_t *visit, request_rec *r, const candidate_t *c
     private_part.raw_user = visitor.raw_user;
     status = abb_session_create_named(&visit->site->sessions, candidate->id, &record, &private_part,
                                       visit->now, &visit->session, visit->pool, err);
-    return status == APR_SUCCESS
-               ? abb_index_add(&visit->site->sessions, ABB_SESSION_KIND_NAMED, visit->session,
-                               visit->now, &ended, visit->pool, err)
-               : status;
+    return status == APR_SUCCESS ? abb_index_add(&visit->site->sessions, visit->session, visit->now,
+                                                 &ended, visit->pool, err)
+                                 : status;
 }
 
 static apr_status_t try_candidate(abb_visit_t *visit, request_rec *r, const candidate_t *candidate,

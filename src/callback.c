@@ -190,8 +190,7 @@ static apr_status_t note_session(const abb_visit_t *visit, request_rec *r,
 {
     const abb_sessions_t *sessions = &visit->site->sessions;
     int ended;
-    apr_status_t status =
-        abb_index_add(sessions, ABB_SESSION_KIND, session, apr_time_now(), &ended, r->pool, err);
+    apr_status_t status = abb_index_add(sessions, session, apr_time_now(), &ended, r->pool, err);
 
     if (ended > 0) {
         ap_log_rerror(APLOG_MARK, APLOG_INFO, 0, r,

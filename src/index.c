@@ -255,11 +255,10 @@ static apr_status_t note(const abb_sessions_t *sessions, const char *uuid, const
     return status;
 }
 
-apr_status_t abb_index_add(const abb_sessions_t *sessions, abb_session_kind_t kind,
-                           const abb_session_t *session, apr_time_t now, int *ended, apr_pool_t *p,
-                           abb_error_t *err)
+apr_status_t abb_index_add(const abb_sessions_t *sessions, const abb_session_t *session,
+                           apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err)
 {
-    entry_t entry = {session->key, now, session->absolute_end, kind};
+    entry_t entry = {session->key, now, session->absolute_end, session->kind};
     apr_status_t status = APR_SUCCESS;
 
     *ended = 0;

@@ -70,8 +70,9 @@ static apr_status_t complete_name(const abb_sessions_t *sessions, abb_session_ki
     return APR_SUCCESS;
 }
 
-static void set_name(abb_session_t *session, const name_t *name)
+static void set_name(abb_session_t *session, abb_session_kind_t kind, const name_t *name)
 {
+    session->kind = kind;
     memcpy(session->id, name->id, sizeof(session->id));
     session->key = name->key;
     memcpy(session->tag, name->tag, sizeof(name->tag));
@@ -288,14 +289,15 @@ static void touch(const abb_sessions_t *sessions, abb_session_t *session,
     }
 }
 
-static apr_status_t take_session(const abb_sessions_t *sessions, const name_t *name,
-                                 const abb_store_record_t *stored, apr_time_t now,
-                                 abb_session_t **session, apr_pool_t *p, abb_error_t *err)
+static apr_status_t take_session(const abb_sessions_t *sessions, abb_session_kind_t kind,
+                                 const name_t *name, const abb_store_record_t *stored,
+                                 apr_time_t now, abb_session_t **session, apr_pool_t *p,
+                                 abb_error_t *err)
 {
     abb_session_t *found = apr_palloc(p, sizeof(*found));
     apr_status_t status;
 
-    set_name(found, name);
+    set_name(found, kind, name);
     status = take_record(found, stored, p, err);
     if (status == APR_SUCCESS) {
         touch(sessions, found, stored, now);
@@ -322,7 +324,7 @@ apr_status_t abb_session_find(const abb_sessions_t *sessions, const char *cookie
         name.place = stored.place;
         remember(place_of(sessions->names, cookie), sessions, cookie, &name);
     }
-    return take_session(sessions, &name, &stored, now, session, p, err);
+    return take_session(sessions, ABB_SESSION_KIND, &name, &stored, now, session, p, err);
 }
 
 apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const unsigned char *id,
@@ -339,7 +341,7 @@ apr_status_t abb_session_find_named(const abb_sessions_t *sessions, const unsign
                                 err)) != APR_SUCCESS) {
         return status;
     }
-    return take_session(sessions, &name, &stored, now, session, p, err);
+    return take_session(sessions, ABB_SESSION_KIND_NAMED, &name, &stored, now, session, p, err);
 }
 
 /* ---- what has run out ---------------------------------------------------- */
@@ -352,7 +354,7 @@ static apr_status_t find_rest(const abb_sessions_t *sessions, const name_t *name
     apr_status_t status =
         abb_store_get(sessions->store, &name->key, ABB_STORE_OPEN_PART, 0, stored, p, err);
 
-    set_name(session, name);
+    set_name(session, ABB_SESSION_KIND, name);
     return status == APR_SUCCESS ? take_record(session, stored, p, err) : status;
 }
 
@@ -422,8 +424,8 @@ static apr_status_t pack(const abb_sessions_t *sessions, const abb_session_t *se
     return APR_SUCCESS;
 }
 
-static apr_status_t put_session(const abb_sessions_t *sessions, const name_t *name,
-                                const abb_record_t *record,
+static apr_status_t put_session(const abb_sessions_t *sessions, abb_session_kind_t kind,
+                                const name_t *name, const abb_record_t *record,
                                 const abb_record_private_t *private_part, apr_time_t now,
                                 abb_session_t **session, apr_pool_t *p, abb_error_t *err)
 {
@@ -431,7 +433,7 @@ static apr_status_t put_session(const abb_sessions_t *sessions, const name_t *na
     abb_store_record_t stored;
     apr_status_t status;
 
-    set_name(created, name);
+    set_name(created, kind, name);
     created->record = *record;
     created->absolute_end = now + sessions->absolute_timeout;
     created->expires_at = earlier(created->absolute_end, now + sessions->idle_timeout);
@@ -454,8 +456,8 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
 
     if ((status = abb_crypto_random(name.id, sizeof(name.id), err)) != APR_SUCCESS ||
         (status = complete_name(sessions, ABB_SESSION_KIND, &name, err)) != APR_SUCCESS ||
-        (status = put_session(sessions, &name, record, private_part, now, session, p, err)) !=
-            APR_SUCCESS) {
+        (status = put_session(sessions, ABB_SESSION_KIND, &name, record, private_part, now, session,
+                              p, err)) != APR_SUCCESS) {
         return status;
     }
     *cookie = abb_text_base64url_encode((*session)->id, sizeof((*session)->id), p);
@@ -474,7 +476,8 @@ apr_status_t abb_session_create_named(const abb_sessions_t *sessions, const unsi
     if ((status = complete_name(sessions, ABB_SESSION_KIND_NAMED, &name, err)) != APR_SUCCESS) {
         return status;
     }
-    status = put_session(sessions, &name, record, private_part, now, session, p, err);
+    status = put_session(sessions, ABB_SESSION_KIND_NAMED, &name, record, private_part, now,
+                         session, p, err);
     return status == APR_EEXIST ? abb_session_find_named(sessions, id, now, session, p, err)
                                 : status;
 }

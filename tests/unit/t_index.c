@@ -83,9 +83,8 @@ static abb_session_t *sign_in(place_t *place, const char *account, apr_time_t no
     assert_int_equal(abb_session_create(&place->sessions, &record, &private_part, now, &cookie,
                                         &session, place->p, NULL),
                      APR_SUCCESS);
-    assert_int_equal(
-        abb_index_add(&place->sessions, ABB_SESSION_KIND, session, now, ended, place->p, NULL),
-        APR_SUCCESS);
+    assert_int_equal(abb_index_add(&place->sessions, session, now, ended, place->p, NULL),
+                     APR_SUCCESS);
     return session;
 }
 
@@ -243,8 +242,7 @@ static void sessions_of_credentials_count_for_no_limit(void **state)
         assert_int_equal(abb_session_create_named(&place->sessions, id, &record, &private_part, NOW,
                                                   &session, place->p, NULL),
                          APR_SUCCESS);
-        assert_int_equal(abb_index_add(&place->sessions, ABB_SESSION_KIND_NAMED, session, NOW,
-                                       &ended, place->p, NULL),
+        assert_int_equal(abb_index_add(&place->sessions, session, NOW, &ended, place->p, NULL),
                          APR_SUCCESS);
         assert_int_equal(ended, 0);
     }
@@ -373,8 +371,7 @@ static void one_that_cannot_be_noted_ends(void **state)
     assert_int_equal(abb_session_create(&place->sessions, &record, &private_part, NOW, &cookie,
                                         &session, place->p, NULL),
                      APR_SUCCESS);
-    assert_int_equal(abb_index_add(&place->sessions, ABB_SESSION_KIND_NAMED, session, NOW, &ended,
-                                   place->p, NULL),
+    assert_int_equal(abb_index_add(&place->sessions, session, NOW, &ended, place->p, NULL),
                      ABB_ESTORE);
     assert_false(is_living(place, session, NOW));
 }
