@@ -43,6 +43,16 @@ apr_status_t abb_index_add(const abb_sessions_t *sessions, const abb_session_t *
                            apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err);
 
 /*
+ * Note a living session anew when the list does not have it any more: a cache forgets
+ * what is not used, and a list is used less often than a session. Ends no session: in a
+ * list that is full nothing is noted. For a session that a cookie found or Bitbucket was
+ * just asked about; costs a look into the store.
+ * Errors: as those of abb_index_add, and nothing has become worse.
+ */
+apr_status_t abb_index_keep(const abb_sessions_t *sessions, const abb_session_t *session,
+                            apr_time_t now, apr_pool_t *p, abb_error_t *err);
+
+/*
  * Add an account's living sessions, in no order, to a list of abb_index_session_t: those of
  * all sites of the store where it can be walked, else those of this site. uuid as in
  * abb_account_t.

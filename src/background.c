@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "abb_flow.h"
+#include "abb_index.h"
 #include "abb_log.h"
 #include "abb_news.h"
 #include "abb_offload.h"
@@ -205,6 +206,15 @@ static int is_failure(apr_status_t status)
     return status != APR_SUCCESS && status != APR_NOTFOUND && status != ABB_ECHANGED;
 }
 
+/* A list that a cache has forgotten comes back while its sessions are used; if not now, next time. */
+static void keep_noted(const job_t *job)
+{
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    abb_index_keep(job->recheck.sessions, &job->session, apr_time_now(), job->pool, &err);
+}
+
 static void work(job_t *job)
 {
     abb_traffic_t *traffic = job->recheck.bitbucket->traffic;
@@ -223,6 +233,9 @@ static void work(job_t *job)
     abb_background_tell(&flow, &job->recheck, &job->session, job->account, &notes, &err);
     if (is_failure(status)) {
         abb_news_failure(job->server, traffic, &err);
+    }
+    if (status == APR_SUCCESS && notes.has_asked) {
+        keep_noted(job);
     }
 }
 

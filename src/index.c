@@ -123,6 +123,14 @@ static int count_limited(const page_t *page, int is_limited, int *first)
     return count;
 }
 
+static int has_room(const page_t *page, int is_limited, int most)
+{
+    int first;
+
+    return page->count < ABB_SESSION_PER_ACCOUNT_MAX &&
+           count_limited(page, is_limited, &first) < most;
+}
+
 /* End those that began first until there is room for one more. */
 static apr_status_t make_room(const abb_sessions_t *sessions, page_t *page, int is_limited,
                               int most, int *ended, abb_error_t *err)
@@ -161,24 +169,36 @@ static apr_status_t prune(const abb_sessions_t *sessions, page_t *page, apr_time
     return APR_SUCCESS;
 }
 
+static int is_noted(const page_t *page, const abb_store_key_t *key)
+{
+    for (int i = 0; i < page->count; ++i) {
+        if (memcmp(&page->entries[i].key, key, sizeof(*key)) == 0) {
+            return 1;
+        }
+    }
+    return 0;
+}
+
+/* With ended NULL no session ends for it: where there is no room nothing is added. */
 static apr_status_t add_entry(const abb_sessions_t *sessions, page_t *page, const entry_t *entry,
                               apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err)
 {
     int is_limited = sessions->max_per_account > 0 && entry->kind == ABB_SESSION_KIND;
     int most = is_limited ? sessions->max_per_account : ABB_SESSION_PER_ACCOUNT_MAX;
     apr_status_t status = APR_SUCCESS;
-    int first;
 
-    if (count_limited(page, is_limited, &first) >= most) {
+    if (!has_room(page, is_limited, most)) {
         status = prune(sessions, page, now, p, err);
     }
-    if (status == APR_SUCCESS) {
+    if (status == APR_SUCCESS && ended) {
         status = make_room(sessions, page, is_limited, most, ended, err);
     }
-    if (status == APR_SUCCESS) {
+    if (status == APR_SUCCESS && ended) {
         status = make_room(sessions, page, 0, ABB_SESSION_PER_ACCOUNT_MAX, ended, err);
     }
-    page->entries[page->count++] = *entry;
+    if (status == APR_SUCCESS && has_room(page, is_limited, most) && !is_noted(page, &entry->key)) {
+        page->entries[page->count++] = *entry;
+    }
     return status;
 }
 
@@ -255,6 +275,11 @@ static apr_status_t note(const abb_sessions_t *sessions, const char *uuid, const
     return status;
 }
 
+static int must_note(const abb_sessions_t *sessions)
+{
+    return sessions->max_per_account || !abb_store_can_walk(sessions->store);
+}
+
 apr_status_t abb_index_add(const abb_sessions_t *sessions, const abb_session_t *session,
                            apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err)
 {
@@ -262,13 +287,52 @@ apr_status_t abb_index_add(const abb_sessions_t *sessions, const abb_session_t *
     apr_status_t status = APR_SUCCESS;
 
     *ended = 0;
-    if (sessions->max_per_account || !abb_store_can_walk(sessions->store)) {
+    if (must_note(sessions)) {
         status = note(sessions, session->record.account.uuid, &entry, now, ended, p, err);
     }
     if (status != APR_SUCCESS) {
         abb_session_drop(sessions, session, NULL);
     }
     return status;
+}
+
+/* ---- one that is still there --------------------------------------------- */
+
+/*
+ * Look for it in the lists of all keys. That it is there is a use of the list, so
+ * that the list is not among the first to go when the store is full.
+ */
+static apr_status_t find_entry(const abb_sessions_t *sessions, const abb_session_t *session,
+                               apr_time_t now, int *is_found, apr_pool_t *p, abb_error_t *err)
+{
+    page_t *page = apr_palloc(p, sizeof(*page));
+    apr_status_t status = APR_SUCCESS;
+
+    *is_found = 0;
+    for (int i = 0; i < sessions->keyring->count && !*is_found && status == APR_SUCCESS; ++i) {
+        if ((status = name_page(sessions, &sessions->keyring->keys[i], session->record.account.uuid,
+                                &page->key, p, err)) == APR_SUCCESS &&
+            (status = read_page(sessions, page, now, p, err)) == APR_SUCCESS &&
+            is_noted(page, &session->key)) {
+            *is_found = 1;
+            abb_store_touch(sessions->store, &page->key, now, NULL);
+        }
+    }
+    return status;
+}
+
+apr_status_t abb_index_keep(const abb_sessions_t *sessions, const abb_session_t *session,
+                            apr_time_t now, apr_pool_t *p, abb_error_t *err)
+{
+    entry_t entry = {session->key, session->record.created_at, session->absolute_end,
+                     session->kind};
+    int is_found = 1;
+    apr_status_t status =
+        must_note(sessions) ? find_entry(sessions, session, now, &is_found, p, err) : APR_SUCCESS;
+
+    return status == APR_SUCCESS && !is_found
+               ? note(sessions, session->record.account.uuid, &entry, now, NULL, p, err)
+               : status;
 }
 
 /* ---- finding ------------------------------------------------------------- */

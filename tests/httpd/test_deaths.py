@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Iterable
 
 import pytest
 
@@ -16,6 +16,7 @@ from harness.client import SCRIPT, Answer, Browser
 from harness.config import VirtualHost, place
 from harness.server import SANITIZED, Server
 from harness.simulator import short_name
+from harness.waiting import eventually
 from test_freshness import kill_children
 
 pytestmark = pytest.mark.alone
@@ -30,13 +31,6 @@ TEAM = place("team", "Require bitbucket-workspace acme")
 def limited():
     """Each account has a list of its sessions, which a sign-in writes too."""
     return VirtualHost("AuthBitbucketMaxSessionsPerUser 5\n" + ANY + "\n" + TEAM)
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(0.02)
 
 
 def first_answer(browser: Browser, url: str) -> Answer:

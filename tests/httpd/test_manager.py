@@ -6,16 +6,18 @@ import base64
 import hashlib
 import re
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
 
-from harness.caches import KINDS
+from harness.caches import KINDS, Redis
 from harness.client import NAVIGATION, Browser, send
 from harness.config import VirtualHost, modules_directory, place
 from harness.simulator import uuid_of
+from harness.waiting import eventually
 from test_api_token import basic, of
 
 # Nothing here depends on threads or processes but what t_index shows with processes.
@@ -266,6 +268,39 @@ def test_a_hostile_name_of_a_session(plain, logs):
     answer = end(plain, action="end", account=uuid_of("mark"), session='"\n[error] forged')
     assert (answer.status, answer.json["ended"]) == (200, 0)
     assert len(logs.lines("ABB0209")) == 1
+
+
+# -- a list that is lost
+
+
+def lose_list(cache: Redis, is_lost: Callable[[], bool]) -> None:
+    """Of all that is in the cache the one object without which this comes true."""
+    for key in cache.keys():
+        cache.ask(b"RENAME %s aside\r\n" % key, b"+OK\r\n")
+        if is_lost():
+            return
+        cache.ask(b"RENAME aside %s\r\n" % key, b"+OK\r\n")
+    raise AssertionError("nothing in the cache is the list")
+
+
+def test_a_list_that_the_cache_forgot_comes_back(start_server, scratch, clock):
+    """A list is used less often than sessions are, so a full cache throws it away first."""
+    host = VirtualHost(SITE)
+    cache = Redis(scratch).start()
+    try:
+        start_server(host, clock=clock, main=(
+            f"LoadModule socache_redis_module {modules_directory()}/mod_socache_redis.so\n"
+            f"AuthBitbucketSessionCache {cache.specification}\nAuthBitbucketSessionKey {SESSION_KEY}\n"
+            "AuthBitbucketSessionNearCache 0\n"))
+        browsers = [signed_in(host, "mark") for _ in range(2)]
+        lose_list(cache, lambda: not sessions(host, "mark") and all(is_in(host, browser) for browser in browsers))
+        clock.advance(301)
+        assert all(is_in(host, browser) for browser in browsers)
+        eventually(lambda: len(sessions(host, "mark")) == 2)
+        assert end(host, action="end", account=uuid_of("mark")).json["ended"] == 2
+        assert not any(is_in(host, browser) for browser in browsers)
+    finally:
+        cache.stop()
 
 
 # -- a limit

@@ -25,6 +25,7 @@ from harness.fixtures import lasting, wanted_mpms
 from harness.load import at_once
 from harness.server import Server
 from harness.simulator import account, permission_route, short_name
+from harness.waiting import eventually
 from test_bitbucket_faults import SLOW, UNUSABLE, as_json
 
 
@@ -157,15 +158,6 @@ def all_come(people) -> Counter:
     """At once. Returns how often each status was answered."""
     with ThreadPoolExecutor(len(people)) as pool:
         return Counter(answer.status for answer in pool.map(Returning.come, people))
-
-
-def eventually(condition, seconds: float = 10):
-    """What is done in the background: wait for it, no longer than that."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it does not come to that"
-        time.sleep(0.05)
-    return value
 
 
 def assert_put_off(answer, at_most: int = 900) -> int:

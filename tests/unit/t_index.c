@@ -376,6 +376,108 @@ static void one_that_cannot_be_noted_ends(void **state)
     assert_false(is_living(place, session, NOW));
 }
 
+/* A cache has forgotten the list. */
+static void lose_list(place_t *place)
+{
+    abb_store_key_t key = key_of_list(place);
+
+    assert_int_equal(abb_store_drop(place->store, &key, NULL), APR_SUCCESS);
+}
+
+static apr_uint64_t generation_of_list(place_t *place)
+{
+    abb_store_key_t key = key_of_list(place);
+    abb_store_record_t stored;
+
+    assert_int_equal(
+        abb_store_get(place->store, &key, ABB_STORE_BOTH_PARTS, NOW, &stored, place->p, NULL),
+        APR_SUCCESS);
+    return stored.generation;
+}
+
+static void keep(place_t *place, const abb_session_t *session, apr_time_t now)
+{
+    assert_int_equal(abb_index_keep(&place->sessions, session, now, place->p, NULL), APR_SUCCESS);
+}
+
+/* Those that go on to be used are found again. */
+static void a_lost_list_comes_back(void **state)
+{
+    place_t *place = *state;
+    abb_session_t *first, *second;
+    int ended;
+
+    make_blind(place);
+    first = sign_in(place, ADA, NOW, &ended);
+    second = sign_in(place, ADA, NOW + SECONDS(1), &ended);
+    lose_list(place);
+    assert_int_equal(list(place, ADA, NOW)->nelts, 0);
+    keep(place, first, NOW + SECONDS(2));
+    assert_int_equal(list(place, ADA, NOW)->nelts, 1);
+    keep(place, second, NOW + SECONDS(2));
+    keep(place, first, NOW + SECONDS(2));
+    assert_int_equal(list(place, ADA, NOW)->nelts, 2);
+}
+
+static void what_is_noted_is_not_written_again(void **state)
+{
+    place_t *place = *state;
+    abb_session_t *session;
+    apr_uint64_t generation;
+    int ended;
+
+    make_blind(place);
+    session = sign_in(place, ADA, NOW, &ended);
+    generation = generation_of_list(place);
+    keep(place, session, NOW + SECONDS(1));
+    assert_true(generation_of_list(place) == generation);
+    /* Under an older key it is found as well. */
+    place->ring.keys[1] = place->ring.keys[0];
+    memset(place->ring.keys[0].bytes, 8, ABB_CRYPTO_KEY_SIZE);
+    place->ring.count = 2;
+    keep(place, session, NOW + SECONDS(1));
+    assert_int_equal(list(place, ADA, NOW)->nelts, 1);
+    place->ring.count = 1;
+    assert_int_equal(list(place, ADA, NOW)->nelts, 0);
+}
+
+/* It began when it did, so the limit goes on to end the oldest. */
+static void what_comes_back_keeps_its_age(void **state)
+{
+    place_t *place = *state;
+    abb_session_t *oldest, *next, *newer;
+    int ended;
+
+    make_blind(place);
+    place->sessions.max_per_account = 2;
+    oldest = sign_in(place, ADA, NOW, &ended);
+    lose_list(place);
+    next = sign_in(place, ADA, NOW + SECONDS(10), &ended);
+    keep(place, oldest, NOW + SECONDS(20));
+    sign_in(place, ADA, NOW + SECONDS(30), &ended);
+    assert_int_equal(ended, 1);
+    assert_false(is_living(place, oldest, NOW + SECONDS(31)));
+    assert_true(is_living(place, next, NOW + SECONDS(31)));
+    /* In a full list nobody ends for one that comes back. */
+    lose_list(place);
+    newer = sign_in(place, ADA, NOW + SECONDS(40), &ended);
+    sign_in(place, ADA, NOW + SECONDS(50), &ended);
+    keep(place, next, NOW + SECONDS(60));
+    assert_int_equal(list(place, ADA, NOW + SECONDS(60))->nelts, 2);
+    assert_true(is_living(place, newer, NOW + SECONDS(61)));
+    assert_true(is_living(place, next, NOW + SECONDS(61)));
+}
+
+static void without_a_list_none_is_begun(void **state)
+{
+    place_t *place = *state;
+    int ended;
+
+    keep(place, sign_in(place, ADA, NOW, &ended), NOW);
+    make_blind(place);
+    assert_int_equal(list(place, ADA, NOW)->nelts, 0);
+}
+
 /* A record of the list that is not one of ours, as long as can be. */
 static void a_damaged_list_is_an_empty_one(void **state)
 {
@@ -463,6 +565,10 @@ int main(void)
         PLACE_TEST(a_list_has_an_end),
         PLACE_TEST(a_dead_writer_is_waited_for_and_no_longer),
         PLACE_TEST(one_that_cannot_be_noted_ends),
+        PLACE_TEST(a_lost_list_comes_back),
+        PLACE_TEST(what_is_noted_is_not_written_again),
+        PLACE_TEST(what_comes_back_keeps_its_age),
+        PLACE_TEST(without_a_list_none_is_begun),
         PLACE_TEST(a_damaged_list_is_an_empty_one),
         PLACE_TEST(those_at_once_keep_the_limit),
         PLACE_TEST(a_walk_sees_all_that_stay),

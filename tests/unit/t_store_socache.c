@@ -460,6 +460,8 @@ static void before_the_start_nothing_is_asked(void **state)
     machine_t *machine = prepare_machine(ABB_STORE_SOCACHE_RENEWABLE);
     place_t place = {NULL, NULL, *state};
 
+    /* No call of it can be stuck. */
+    apr_pool_cleanup_register(*state, machine, unit_free, apr_pool_cleanup_null);
     fake_reset();
     assert_int_equal(abb_store_socache_create(&machine->cache, &machine->settings, *state, NULL),
                      APR_SUCCESS);
