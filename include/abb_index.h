@@ -45,8 +45,8 @@ apr_status_t abb_index_add(const abb_sessions_t *sessions, const abb_session_t *
 /*
  * Note a living session anew when the list does not have it any more: a cache forgets
  * what is not used, and a list is used less often than a session. Ends no session: in a
- * list that is full nothing is noted. For a session that a cookie found or Bitbucket was
- * just asked about; costs a look into the store.
+ * list that is full nothing is noted. session->record must be as the store has it. Costs
+ * a look into the store; when there is something to note it may wait as abb_index_add.
  * Errors: as those of abb_index_add, and nothing has become worse.
  */
 apr_status_t abb_index_keep(const abb_sessions_t *sessions, const abb_session_t *session,
