@@ -16,7 +16,8 @@
  * Whether a directory can stand for a file: it has at least as many certificates
  * under hashed names as the file holds. So one that somebody only appended to the
  * file goes on to count. Not when either of them cannot be read. Both names may
- * be NULL. Opens and closes; `p` is for that and may be short-lived.
+ * be NULL. Reads both from their beginning to their end: for the start of a process.
+ * Lifetime of temporary memory: p. Threads: any.
  */
 int abb_authorities_are_hashed(const char *directory, const char *file, apr_pool_t *p);
 
