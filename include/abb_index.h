@@ -32,9 +32,9 @@ typedef struct abb_index_session_t {
 
 /*
  * Note a session just made if it has to be. With more of ABB_SESSION_KIND than
- * sessions->max_per_account, those that began first end: *ended is how many. Sessions that began before anybody noted them count for nothing. One that
- * cannot be noted ends: nobody could find it later. Waits while others are at the same
- * list, at most 5 seconds.
+ * sessions->max_per_account, those that began first end: *ended is how many. Sessions
+ * that began before anybody noted them count for nothing. One that cannot be noted ends:
+ * nobody could find it later. Waits while others are at the same list, at most 5 seconds.
  * Errors: ABB_ESTORE; ABB_ECRYPTO. Lifetime of temporary memory: p. Threads: any, like
  * all functions here.
  */
