@@ -290,7 +290,7 @@ def test_rules_in_htaccess(start_server, new_browser):
 
 def directives(context: str) -> list[str]:
     """Names of the module's directives that the table of commands allows in this context."""
-    text = (TOP / "src" / "config.c").read_text()
+    text = (TOP / "src" / "config_directives.c").read_text()
     return re.findall(rf'AP_INIT_\w+\("(\w+)", \w+, NULL, {context},', text)
 
 
