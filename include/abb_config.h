@@ -186,6 +186,9 @@ const char *abb_config_cache_text(const abb_cache_settings_t *cache, apr_pool_t 
 /* A server's site, or NULL when no directive of ours reaches it. */
 abb_site_t *abb_config_site(server_rec *s);
 
+/* How people call a server, "(no ServerName)" if it has none. Lifetime: the server's. */
+const char *abb_config_server_name(const server_rec *s);
+
 /* Whether what a site sends and gets can be read on the way: plain http, and not on one machine. */
 int abb_config_is_readable_on_the_way(const abb_site_t *site);
 

@@ -88,10 +88,8 @@ typedef struct directory_config_t {
     apr_array_header_t *unauthenticated;
 } directory_config_t;
 
+/* What the directives of a server left behind; NULL while none of ours stood there. */
 server_config_t *abb_config_of(server_rec *s);
-
-/* How people call a server. Lifetime: the server's. */
-const char *abb_config_server_name(const server_rec *s);
 
 /* Log that a setting of a server cannot be used. Returns HTTP_INTERNAL_SERVER_ERROR. */
 int abb_config_bad_setting(const server_rec *s, const char *directive, const char *sentence);

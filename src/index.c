@@ -326,10 +326,13 @@ apr_status_t abb_index_keep(const abb_sessions_t *sessions, const abb_session_t 
 {
     entry_t entry = {session->key, session->record.created_at, session->absolute_end,
                      session->kind};
-    int is_found = 1;
-    apr_status_t status =
-        must_note(sessions) ? find_entry(sessions, session, now, &is_found, p, err) : APR_SUCCESS;
+    apr_status_t status;
+    int is_found;
 
+    if (!must_note(sessions)) {
+        return APR_SUCCESS;
+    }
+    status = find_entry(sessions, session, now, &is_found, p, err);
     return status == APR_SUCCESS && !is_found
                ? note(sessions, session->record.account.uuid, &entry, now, NULL, p, err)
                : status;

@@ -11,7 +11,7 @@
 
 static const char *name_of(const server_rec *s, apr_pool_t *p)
 {
-    const char *name = s->server_hostname ? s->server_hostname : "(no ServerName)";
+    const char *name = abb_config_server_name(s);
 
     return s->is_virtual ? apr_psprintf(p, "%s (%s:%u)", name, s->defn_name, s->defn_line_number)
                          : apr_pstrcat(p, name, " (outside of all virtual hosts)", NULL);
