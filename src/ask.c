@@ -2,6 +2,7 @@
 #include "abb_ask.h"
 
 #include "abb_background.h"
+#include "abb_index.h"
 
 /* With a place among those who may wait, or behind another who has one. */
 static apr_status_t wait_for_answer(abb_visit_t *visit, const abb_recheck_t *recheck,
@@ -41,7 +42,11 @@ apr_status_t abb_ask_bitbucket(abb_visit_t *visit, request_rec *r,
     if (status == ABB_EBUSY) {
         abb_visit_tell_crowd(visit, r);
     }
-    if (status != APR_SUCCESS && status != APR_NOTFOUND) {
+    if (status == APR_SUCCESS && notes.has_asked) {
+        /* If not now, the next time. */
+        abb_index_keep(recheck.sessions, visit->session, apr_time_now(), visit->pool, NULL);
+    }
+    else if (status != APR_SUCCESS && status != APR_NOTFOUND) {
         visit->failure = *err;
     }
     abb_background_tell(&flow, &recheck, visit->session, account, &notes, err);

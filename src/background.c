@@ -206,15 +206,6 @@ static int is_failure(apr_status_t status)
     return status != APR_SUCCESS && status != APR_NOTFOUND && status != ABB_ECHANGED;
 }
 
-/* A list that a cache has forgotten comes back while its sessions are used; if not now, next time. */
-static void keep_noted(const job_t *job)
-{
-    abb_error_t err;
-
-    abb_error_clear(&err);
-    abb_index_keep(job->recheck.sessions, &job->session, apr_time_now(), job->pool, &err);
-}
-
 static void work(job_t *job)
 {
     abb_traffic_t *traffic = job->recheck.bitbucket->traffic;
@@ -235,7 +226,8 @@ static void work(job_t *job)
         abb_news_failure(job->server, traffic, &err);
     }
     if (status == APR_SUCCESS && notes.has_asked) {
-        keep_noted(job);
+        /* If not now, the next time. */
+        abb_index_keep(job->recheck.sessions, &job->session, apr_time_now(), job->pool, NULL);
     }
 }
 

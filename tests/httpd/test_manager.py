@@ -283,7 +283,8 @@ def lose_list(cache: Redis, is_lost: Callable[[], bool]) -> None:
     raise AssertionError("nothing in the cache is the list")
 
 
-def test_a_list_that_the_cache_forgot_comes_back(start_server, scratch, clock):
+@pytest.mark.parametrize("away", [pytest.param(301, id="background"), pytest.param(3601, id="visitor_waits")])
+def test_a_list_that_the_cache_forgot_comes_back(start_server, scratch, clock, away):
     """A list is used less often than sessions are, so a full cache throws it away first."""
     host = VirtualHost(SITE)
     cache = Redis(scratch).start()
@@ -294,7 +295,7 @@ def test_a_list_that_the_cache_forgot_comes_back(start_server, scratch, clock):
             "AuthBitbucketSessionNearCache 0\n"))
         browsers = [signed_in(host, "mark") for _ in range(2)]
         lose_list(cache, lambda: not sessions(host, "mark") and all(is_in(host, browser) for browser in browsers))
-        clock.advance(301)
+        clock.advance(away)
         assert all(is_in(host, browser) for browser in browsers)
         eventually(lambda: len(sessions(host, "mark")) == 2)
         assert end(host, action="end", account=uuid_of("mark")).json["ended"] == 2
