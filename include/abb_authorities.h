@@ -4,8 +4,9 @@
  *
  * Debian and others keep the list twice: as one file, and as a directory in
  * which each certificate has a name made of its subject's hash (c_rehash(1ssl)).
- * Of the file OpenSSL reads all, for each connection anew: 35 ms of computing
- * for 144 certificates. In the directory it opens the one it needs.
+ * Of the file OpenSSL reads all: 35 ms of computing for 144 certificates, for each
+ * connection anew where libcurl has a directory, too, since it keeps what was read
+ * only when there is none. In the directory OpenSSL opens the one it needs.
  */
 #ifndef ABB_AUTHORITIES_H
 #define ABB_AUTHORITIES_H
