@@ -248,6 +248,13 @@ static void set_limits(CURL *easy, const abb_http_settings_t *settings)
                      (long)apr_time_as_msec(settings->connect_timeout));
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)apr_time_as_msec(settings->total_timeout));
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    /*
+     * Else the end of an exchange waits for the name server, whatever the time-outs. The
+     * thread that asks is left behind; a child of httpd ends without unloading libcurl.
+     */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#endif
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
