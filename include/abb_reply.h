@@ -26,6 +26,8 @@
 #define ABB_REPLY_TOKEN_MAX 8192
 /* Most addresses read from one page. */
 #define ABB_REPLY_EMAILS_MAX 2000
+/* Longest list of confirmed addresses, in bytes; those that find no room are left out. */
+#define ABB_REPLY_CONFIRMED_MAX 4096
 
 /* An error body of the token endpoint or of the API. Members may be NULL. */
 typedef struct abb_reply_error_t {
@@ -48,7 +50,7 @@ typedef struct abb_reply_emails_t {
     const char *primary;
     /* The first address with is_confirmed, or NULL. */
     const char *first_confirmed;
-    /* All of them, separated by spaces, or NULL. */
+    /* All of them that ABB_REPLY_CONFIRMED_MAX has room for, separated by spaces, or NULL. */
     const char *confirmed;
     /* URL of the next page as Bitbucket gave it, or NULL. Not checked here. */
     const char *next;

@@ -300,15 +300,24 @@ static int is_email(const char *text)
     return 1;
 }
 
-static void take_address(const json_t *entry, abb_reply_emails_t *emails, apr_pool_t *p)
+/* One that finds no room is left out. */
+static void list_address(char *list, const char *email)
+{
+    apr_size_t used = strlen(list);
+
+    if (used + 1 + strlen(email) <= ABB_REPLY_CONFIRMED_MAX) {
+        apr_snprintf(list + used, ABB_REPLY_CONFIRMED_MAX + 1 - used, used ? " %s" : "%s", email);
+    }
+}
+
+static void take_address(const json_t *entry, char *list, abb_reply_emails_t *emails, apr_pool_t *p)
 {
     const char *email = json_string_value(json_object_get(entry, "email"));
 
     if (!email || !is_email(email) || !json_is_true(json_object_get(entry, "is_confirmed"))) {
         return;
     }
-    emails->confirmed = emails->confirmed ? apr_pstrcat(p, emails->confirmed, " ", email, NULL)
-                                          : apr_pstrdup(p, email);
+    list_address(list, email);
     if (!emails->first_confirmed) {
         emails->first_confirmed = apr_pstrdup(p, email);
     }
@@ -323,6 +332,7 @@ apr_status_t abb_reply_emails(const char *body, apr_size_t size, abb_reply_email
     const char *what = "e-mail addresses";
     const json_t *page = load_object(body, size, p);
     const json_t *values = json_object_get(page, "values");
+    char *list;
 
     memset(emails, 0, sizeof(*emails));
     if (!page || !json_is_array(values)) {
@@ -331,9 +341,11 @@ apr_status_t abb_reply_emails(const char *body, apr_size_t size, abb_reply_email
     if (json_array_size(values) > ABB_REPLY_EMAILS_MAX) {
         return unusable(err, what, "one page holds too many values");
     }
+    list = apr_pcalloc(p, ABB_REPLY_CONFIRMED_MAX + 1);
     for (apr_size_t i = 0; i < json_array_size(values); ++i) {
-        take_address(json_array_get(values, i), emails, p);
+        take_address(json_array_get(values, i), list, emails, p);
     }
+    emails->confirmed = *list ? list : NULL;
     if (!take_text(page, "next", &emails->next, p)) {
         return unusable(err, what, "next is no text");
     }

@@ -11,6 +11,7 @@
 
 #include <apr_file_info.h>
 #include <apr_file_io.h>
+#include <sys/resource.h>
 
 #include "unit.h"
 
@@ -480,6 +481,47 @@ static void a_page_has_a_greatest_number_of_addresses(void **state)
         ABB_EUPSTREAM);
 }
 
+/* The most memory that this program has had so far, in KiB. */
+static long most_memory(void)
+{
+    struct rusage usage;
+
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return usage.ru_maxrss;
+}
+
+/* As many different addresses of 254 bytes as a page may hold. */
+static const char *long_emails(apr_pool_t *p)
+{
+    const char *name = unit_repeat('n', 254 - 4 - strlen("@example.com"), p);
+    struct iovec parts[ABB_REPLY_EMAILS_MAX];
+
+    for (int i = 0; i < ABB_REPLY_EMAILS_MAX; ++i) {
+        parts[i].iov_base = apr_psprintf(
+            p, "%s{\"email\":\"%s%04d@example.com\",\"is_confirmed\":true,\"is_primary\":%s}",
+            i ? "," : "", name, i, i == 1999 ? "true" : "false");
+        parts[i].iov_len = strlen(parts[i].iov_base);
+    }
+    return apr_pstrcat(p, "{\"values\":[", apr_pstrcatv(p, parts, ABB_REPLY_EMAILS_MAX, NULL), "]}",
+                       NULL);
+}
+
+/* What is kept of a page has a largest size, and so has what is needed to read it. */
+static void a_list_of_addresses_has_a_largest_size(void **state)
+{
+    const char *body = long_emails(*state);
+    long before = most_memory();
+    abb_reply_emails_t emails;
+
+    assert_int_equal(abb_reply_emails(body, strlen(body), &emails, *state, NULL), APR_SUCCESS);
+    assert_in_range(strlen(emails.confirmed), ABB_REPLY_CONFIRMED_MAX - 254,
+                    ABB_REPLY_CONFIRMED_MAX);
+    assert_string_equal(strrchr(emails.confirmed, '@'), "@example.com");
+    assert_non_null(strstr(emails.first_confirmed, "0000@"));
+    assert_non_null(strstr(emails.primary, "1999@"));
+    assert_true(most_memory() - before < 64 * 1024);
+}
+
 /* ---- whatever comes ------------------------------------------------------ */
 
 static const char *const questions[] = {"tokens-",     "user-",   "emails-",
@@ -574,6 +616,7 @@ int main(void)
         UNIT_TEST(ten_megabytes_are_read),
         UNIT_TEST(huge_lifetimes_are_bounded),
         UNIT_TEST(a_page_has_a_greatest_number_of_addresses),
+        UNIT_TEST(a_list_of_addresses_has_a_largest_size),
         UNIT_TEST(spoilt_answers_do_no_harm),
         UNIT_TEST(the_error_may_be_left_out),
         UNIT_TEST(answers_are_copied),
