@@ -4,7 +4,8 @@
  * The only user of jansson. Knows no HTTP, no session. JSON is read strictly:
  * an object at the top, no duplicate keys, no NUL, depth at most
  * ABB_REPLY_DEPTH_MAX, the right types; unknown keys are ignored. Everything
- * returned is copied into the pool given.
+ * returned is copied into the pool given; what else is needed for reading, at most
+ * some megabytes, is given back at once.
  * Errors of all functions unless said otherwise: ABB_EUPSTREAM, since an answer
  * that cannot be used is the same as none.
  * Threads: any, after abb_reply_init.
@@ -20,6 +21,8 @@
 
 /* Deepest nesting accepted. */
 #define ABB_REPLY_DEPTH_MAX 20
+/* Most values accepted in one answer: what each takes while it is read is a few hundred bytes. */
+#define ABB_REPLY_VALUES_MAX 20000
 /* Longest text value taken over, in bytes; tokens excepted. */
 #define ABB_REPLY_TEXT_MAX 2048
 /* Longest token accepted, in bytes. */

@@ -11,6 +11,8 @@
 
 #include <apr_file_info.h>
 #include <apr_file_io.h>
+#include <jansson.h>
+#include <malloc.h>
 #include <sys/resource.h>
 
 #include "unit.h"
@@ -522,6 +524,78 @@ static void a_list_of_addresses_has_a_largest_size(void **state)
     assert_true(most_memory() - before < 64 * 1024);
 }
 
+/* An answer with so many values in a list nobody asked for. */
+static const char *many_values(int count, const char *value, apr_pool_t *p)
+{
+    apr_size_t length = strlen(value);
+    char *list = apr_palloc(p, (apr_size_t)count * length + 1);
+
+    for (int i = 0; i < count; ++i) {
+        memcpy(list + (apr_size_t)i * length, value, length + 1);
+    }
+    list[(apr_size_t)count * length - 1] = '\0';
+    return apr_pstrcat(p, "{\"access_token\":\"a\",\"type\":\"user\",\"uuid\":\"{" USER "}\",",
+                       "\"values\":[", list, "]}", NULL);
+}
+
+/* The object, its list, three commas before it and those between the values. */
+static void an_answer_has_a_greatest_number_of_values(void **state)
+{
+    const char *body = many_values(ABB_REPLY_VALUES_MAX - 4, "1,", *state);
+    outcome_t outcome;
+
+    assert_int_equal(run_text("tokens-", body, *state).status, APR_SUCCESS);
+    body = many_values(ABB_REPLY_VALUES_MAX - 3, "1,", *state);
+    outcome = run_text("tokens-", body, *state);
+    assert_int_equal(outcome.status, ABB_EUPSTREAM);
+    assert_non_null(strstr(outcome.err.text, "it holds more than 20000 values"));
+    /* In texts nothing counts. */
+    body = apr_pstrcat(*state, "{\"access_token\":\"a\",\"x\":\"\\\"",
+                       unit_repeat(',', ABB_REPLY_VALUES_MAX + 1, *state), "\"}", NULL);
+    assert_int_equal(run_text("tokens-", body, *state).status, APR_SUCCESS);
+}
+
+/* What jansson has at this moment, and the most that it had, in bytes. */
+static size_t json_memory;
+static size_t most_json_memory;
+
+static void *allocate_json(size_t size)
+{
+    void *bytes = malloc(size);
+
+    json_memory += malloc_usable_size(bytes);
+    if (json_memory > most_json_memory) {
+        most_json_memory = json_memory;
+    }
+    return bytes;
+}
+
+static void free_json(void *bytes)
+{
+    json_memory -= malloc_usable_size(bytes);
+    free(bytes);
+}
+
+/* A request may need twenty answers. */
+static void reading_takes_little_memory_and_keeps_none(void **state)
+{
+    static const char *const about[] = {"tokens-",     "user-",   "emails-",    "error-",
+                                        "permission-", "member-", "repository-"};
+    const char *many = many_values(ABB_REPLY_VALUES_MAX / 2 - 10, "{},", *state);
+    const char *megabyte = many_values(340000, "{},", *state);
+
+    json_set_alloc_funcs(allocate_json, free_json);
+    for (apr_size_t i = 0; i < 2 * UNIT_COUNT(about); ++i) {
+        const char *body = i < UNIT_COUNT(about) ? megabyte : many;
+        outcome_t outcome;
+
+        run(about[i % UNIT_COUNT(about)], body, strlen(body), "acme", &outcome, *state);
+        assert_int_equal(json_memory, 0);
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_in_range(most_json_memory, 1024 * 1024, 16 * 1024 * 1024);
+}
+
 /* ---- whatever comes ------------------------------------------------------ */
 
 static const char *const questions[] = {"tokens-",     "user-",   "emails-",
@@ -617,6 +691,8 @@ int main(void)
         UNIT_TEST(huge_lifetimes_are_bounded),
         UNIT_TEST(a_page_has_a_greatest_number_of_addresses),
         UNIT_TEST(a_list_of_addresses_has_a_largest_size),
+        UNIT_TEST(an_answer_has_a_greatest_number_of_values),
+        UNIT_TEST(reading_takes_little_memory_and_keeps_none),
         UNIT_TEST(spoilt_answers_do_no_harm),
         UNIT_TEST(the_error_may_be_left_out),
         UNIT_TEST(answers_are_copied),
