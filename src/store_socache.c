@@ -146,12 +146,16 @@ static apr_status_t read_object(operation_t *operation, char kind, int must_prov
     if (status == ABB_ESTORE) {
         return trouble(operation);
     }
-    if (status == APR_SUCCESS &&
-        abb_crypto_sealer_open(engine->sealer, id.bytes, sizeof(id.bytes), bytes, length, text,
-                               size, operation->pool, NULL) != APR_SUCCESS) {
-        return APR_NOTFOUND;
+    if (status != APR_SUCCESS) {
+        return status;
     }
-    return status;
+    status = abb_crypto_sealer_open(engine->sealer, id.bytes, sizeof(id.bytes), bytes, length, text,
+                                    size, operation->pool, NULL);
+    if (status == ABB_ECRYPTO) {
+        return abb_error_set(&operation->err, ABB_ESTORE, "libcrypto cannot open what %s holds",
+                             engine->settings->name);
+    }
+    return status == APR_SUCCESS ? status : APR_NOTFOUND;
 }
 
 static apr_status_t write_object(operation_t *operation, char kind, apr_time_t until,
