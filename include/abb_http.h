@@ -48,7 +48,7 @@ typedef struct abb_http_answer_t {
     /* Body with a NUL behind it that is not counted; never NULL. */
     const char *body;
     apr_size_t body_size;
-    /* Values of header fields, or NULL. */
+    /* Values of header fields, or NULL; of the answer itself, not of a proxy's to CONNECT. */
     const char *content_type;
     const char *retry_after;
     const char *date;

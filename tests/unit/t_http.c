@@ -150,6 +150,55 @@ static void an_answer_comes_back_as_it_was_sent(void **state)
     assert_string_equal(answer.error.text, "");
 }
 
+#define FOREIGN_FIELDS                                           \
+    "Retry-After: 99\r\nDate: Mon, 30 Nov 2020 01:02:03 GMT\r\n" \
+    "Content-Type: application/json\r\nX-RateLimit-Remaining: 1\r\n\r\n"
+
+static void check_no_fields(const abb_http_answer_t *answer)
+{
+    assert_null(answer->retry_after);
+    assert_null(answer->date);
+    assert_null(answer->content_type);
+    assert_null(answer->rate_limit_remaining);
+}
+
+static void what_comes_before_the_answer_does_not_count(void **state)
+{
+    static const char bytes[] = "HTTP/1.1 103 Early Hints\r\n" FOREIGN_FIELDS
+                                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    place_t *place = *state;
+    abb_http_answer_t answer;
+
+    server_add(place->server, server_bytes("GET /", bytes, sizeof(bytes) - 1));
+    answer = get(place, "/");
+    check_whole(&answer, 200, "{}");
+    check_no_fields(&answer);
+}
+
+/* Neither that of one that makes no tunnel nor that of one that does. */
+static void what_a_proxy_says_of_its_tunnel_does_not_count(void **state)
+{
+    static const char refusal[] = "HTTP/1.1 429 Not Now\r\nContent-Length: 0\r\n" FOREIGN_FIELDS;
+    static const char tunnel[] = "HTTP/1.1 200 Tunnel\r\n" FOREIGN_FIELDS "no TLS";
+    place_t *place = *state;
+    abb_http_request_t request = get_request("https://bitbucket.example.com/");
+    server_rule_t rule = server_bytes("CONNECT *", tunnel, sizeof(tunnel) - 1);
+    abb_http_answer_t answer;
+
+    place->settings.proxy = place->server->origin;
+    server_add(place->server, server_bytes("CONNECT *", refusal, sizeof(refusal) - 1));
+    answer = perform(place, &request);
+    check_none(&answer);
+    check_no_fields(&answer);
+    server_forget_rules(place->server);
+    rule.end = SERVER_CLOSE;
+    server_add(place->server, rule);
+    answer = perform(place, &request);
+    check_none(&answer);
+    check_no_fields(&answer);
+    assert_int_equal(server_count(place->server, "CONNECT "), 2);
+}
+
 static void each_status_is_an_answer(void **state)
 {
     static const int codes[] = {200, 201, 204, 301, 302, 400, 401,
@@ -923,6 +972,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(an_answer_comes_back_as_it_was_sent),
+        PLACE_TEST(what_comes_before_the_answer_does_not_count),
+        PLACE_TEST(what_a_proxy_says_of_its_tunnel_does_not_count),
         PLACE_TEST(each_status_is_an_answer),
         PLACE_TEST(a_body_may_hold_any_byte),
         PLACE_TEST(chunked_and_closed_bodies_are_whole),
