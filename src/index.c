@@ -62,7 +62,7 @@ static apr_status_t read_page(const abb_sessions_t *sessions, page_t *page, apr_
     abb_store_record_t stored;
     apr_status_t status =
         abb_store_get(sessions->store, &page->key, ABB_STORE_BOTH_PARTS, now, &stored, p, err);
-    const entry_t *entries = stored.open;
+    const entry_t *entries;
 
     page->count = 0;
     page->generation = 0;
@@ -70,6 +70,7 @@ static apr_status_t read_page(const abb_sessions_t *sessions, page_t *page, apr_
         return status == APR_NOTFOUND ? APR_SUCCESS : status;
     }
     page->generation = stored.generation;
+    entries = stored.open;
     for (apr_size_t i = 0;
          i < stored.open_size / sizeof(*entries) && page->count < ABB_SESSION_PER_ACCOUNT_MAX;
          ++i) {

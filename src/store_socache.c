@@ -775,15 +775,15 @@ static apr_status_t socache_lease(void *self, const abb_store_key_t *key,
 static apr_status_t end_lease(void *self, const abb_store_key_t *key, apr_uint64_t holder,
                               apr_time_t failed_at, abb_error_t *err)
 {
-    operation_t *operation = prepare(self, perform_release, key, failed_at, err);
+    /* No limit is looked at, but how long the lease stays is counted from now. */
+    operation_t *operation =
+        prepare(self, perform_release, key, failed_at ? failed_at : apr_time_now(), err);
 
     if (!operation) {
         return ABB_ESTORE;
     }
     operation->holder = holder;
     operation->failed_at = failed_at;
-    /* Its limit is not looked at, but how long it stays is counted from now. */
-    operation->now = failed_at ? failed_at : apr_time_now();
     return run_to_end(operation, err);
 }
 
