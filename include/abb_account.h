@@ -62,7 +62,10 @@ typedef struct abb_account_t {
     const char *email;
     const char *avatar_url;
     const char *profile_url;
-    /* All confirmed addresses, separated by spaces, when there are several, else NULL. */
+    /*
+     * The confirmed addresses, separated by spaces, when there are several, else NULL; no
+     * more than 4 KiB of them.
+     */
     const char *emails;
     /*
      * What kind of bot it is, as "workspace_access_token", or "app_user" when Bitbucket does

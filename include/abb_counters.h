@@ -15,7 +15,7 @@
  * a clock that jumps leaves behind is neither read nor added to.
  * No locks: a process that dies leaves at most one thing uncounted. Sums need not
  * be of one instant. Knows no HTTP, no account, no session.
- * Threads: all functions but begin and create, of any process. Functions that
+ * Threads: all functions but abb_counters_begin, of any process. Functions that
  * count take NULL for "nobody counts".
  */
 #ifndef ABB_COUNTERS_H

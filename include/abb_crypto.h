@@ -102,7 +102,8 @@ apr_status_t abb_crypto_seal(const abb_crypto_keyring_t *ring, const abb_crypto_
 /*
  * Open a sealed text with whichever key of the ring sealed it. The text gets a
  * NUL behind it, not counted. Lifetime: p; wiped when p is cleared.
- * Errors: ABB_ESEAL whatever the cause, so that nobody learns from it.
+ * Errors: ABB_ESEAL it does not open, whatever the cause, so that nobody learns from it;
+ * ABB_ECRYPTO libcrypto has no memory, so that nobody knows.
  */
 apr_status_t abb_crypto_open(const abb_crypto_keyring_t *ring, const abb_crypto_context_t *context,
                              const void *label, apr_size_t label_size, const void *sealed,

@@ -48,7 +48,7 @@ typedef struct abb_http_answer_t {
     /* Body with a NUL behind it that is not counted; never NULL. */
     const char *body;
     apr_size_t body_size;
-    /* Values of header fields, or NULL. */
+    /* Values of header fields, or NULL; of the answer itself, not of a proxy's to CONNECT. */
     const char *content_type;
     const char *retry_after;
     const char *date;
@@ -63,7 +63,8 @@ typedef struct abb_http_answer_t {
 typedef struct abb_http_t abb_http_t;
 
 /*
- * Create the connections' keeper. Lifetime: p; its cleanup closes everything.
+ * Create the connections' keeper. Lifetime: p; its cleanup closes everything, but a
+ * thread of libcurl that waits for a name server may outlive it.
  * Errors: APR_ENOMEM, ABB_EUPSTREAM when libcurl cannot start.
  * Threads: once per process, before its threads start.
  */
@@ -71,7 +72,8 @@ apr_status_t abb_http_create(abb_http_t **http, apr_pool_t *p);
 
 /*
  * Do exchanges at the same time and wait for all of them, no longer than the
- * site's total time-out. Requests to one host share a connection where it
+ * site's total time-out, nor for a name server longer than connecting may take (with
+ * libcurl before 7.87: as long as the system's resolver waits). Requests to one host share a connection where it
  * speaks HTTP/2; else each uses a connection kept alive. A form goes over a
  * fresh connection, since libcurl would send it again when a kept one turns out
  * dead, and an authorization code or refresh token must not be sent twice.

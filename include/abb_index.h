@@ -34,7 +34,9 @@ typedef struct abb_index_session_t {
  * Note a session just made if it has to be. With more of ABB_SESSION_KIND than
  * sessions->max_per_account, those that began first end: *ended is how many. Sessions
  * that began before anybody noted them count for nothing. One that cannot be noted ends:
- * nobody could find it later. Waits while others are at the same list, at most 5 seconds.
+ * nobody could find it later. Waits while others are at the same list, 5 seconds in all,
+ * and for the store: at most one answer for each session noted and each that ends, and all
+ * of them again when that took more than 2 seconds and another wrote the list meanwhile.
  * Errors: ABB_ESTORE; ABB_ECRYPTO. Lifetime of temporary memory: p. Threads: any, like
  * all functions here.
  */

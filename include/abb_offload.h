@@ -62,8 +62,9 @@ typedef struct abb_offload_settings_t {
 
 /*
  * Make the queue; threads start later. Lifetime: p, but a thread that is stuck
- * keeps what it needs. When p is cleaned up, waiting jobs are dropped and
- * threads at work get 0.3 seconds.
+ * keeps what it needs. When p is cleaned up, waiting jobs are dropped, so that who
+ * waits for one goes on at once, and threads at work get 0.3 seconds. Who waits for
+ * such a thread goes on when it has done, or when his patience is over.
  * Errors: those of APR and pthreads.
  */
 apr_status_t abb_offload_create(abb_offload_t **offload, const abb_offload_settings_t *settings,
@@ -90,8 +91,8 @@ apr_status_t abb_offload_create_shared_pool(apr_pool_t **pool);
  * Have a job done and wait. `job` lives in `pool`, made by
  * abb_offload_create_pool. APR_SUCCESS: it is done, and the pool is the caller's
  * to destroy. Otherwise the pool was handed over and must not be touched.
- * Errors: ABB_ESTORE: no answer in time, all threads stuck, or nobody is let
- * through. The sentence says which.
+ * Errors: ABB_ESTORE: no answer in time, all threads stuck, nobody is let
+ * through, or the end. The sentence says which.
  * Threads: any; waits at most `patience`.
  */
 apr_status_t abb_offload_run(abb_offload_t *offload, abb_offload_work_t work, void *job,

@@ -23,8 +23,8 @@
 /*
  * Pack the text of a window of `size` bytes, the first `known` of which are the
  * known bytes. packed has room for the text and ABB_PACK_OVERHEAD_MAX more.
- * Returns the size of the packed text. p: for 8 bytes for each byte of the
- * window; no byte of the text is left there.
+ * Returns the size of the packed text. p: for 4 bytes for each byte of the
+ * window, and 8 KiB; no byte of the text is left there.
  */
 apr_size_t abb_pack_encode(const unsigned char *window, apr_size_t known, apr_size_t size,
                            unsigned char *packed, apr_pool_t *p);

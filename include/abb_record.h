@@ -86,7 +86,7 @@ apr_status_t abb_record_seal(const abb_record_private_t *private_part,
 
 /*
  * Open the private part that stands beside this open part. Lifetime: p, wiped
- * with it. Errors: ABB_ESEAL.
+ * with it. Errors: ABB_ESEAL; ABB_ECRYPTO could not look.
  */
 apr_status_t abb_record_open(const abb_record_bytes_t *sealed, const abb_record_bytes_t *open,
                              const abb_crypto_keyring_t *ring, const void *cookie,

@@ -4,7 +4,8 @@
  * The only user of jansson. Knows no HTTP, no session. JSON is read strictly:
  * an object at the top, no duplicate keys, no NUL, depth at most
  * ABB_REPLY_DEPTH_MAX, the right types; unknown keys are ignored. Everything
- * returned is copied into the pool given.
+ * returned is copied into the pool given; what else is needed for reading, at most
+ * some megabytes, is given back at once.
  * Errors of all functions unless said otherwise: ABB_EUPSTREAM, since an answer
  * that cannot be used is the same as none.
  * Threads: any, after abb_reply_init.
@@ -20,12 +21,16 @@
 
 /* Deepest nesting accepted. */
 #define ABB_REPLY_DEPTH_MAX 20
+/* Most values accepted in one answer: what each takes while it is read is a few hundred bytes. */
+#define ABB_REPLY_VALUES_MAX 20000
 /* Longest text value taken over, in bytes; tokens excepted. */
 #define ABB_REPLY_TEXT_MAX 2048
 /* Longest token accepted, in bytes. */
 #define ABB_REPLY_TOKEN_MAX 8192
 /* Most addresses read from one page. */
 #define ABB_REPLY_EMAILS_MAX 2000
+/* Longest list of confirmed addresses, in bytes; those that find no room are left out. */
+#define ABB_REPLY_CONFIRMED_MAX 4096
 
 /* An error body of the token endpoint or of the API. Members may be NULL. */
 typedef struct abb_reply_error_t {
@@ -48,7 +53,7 @@ typedef struct abb_reply_emails_t {
     const char *primary;
     /* The first address with is_confirmed, or NULL. */
     const char *first_confirmed;
-    /* All of them, separated by spaces, or NULL. */
+    /* All of them that ABB_REPLY_CONFIRMED_MAX has room for, separated by spaces, or NULL. */
     const char *confirmed;
     /* URL of the next page as Bitbucket gave it, or NULL. Not checked here. */
     const char *next;

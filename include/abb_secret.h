@@ -29,7 +29,8 @@ apr_status_t abb_secret_read(const char *specification, const char *root, const 
 
 /*
  * Where a specification takes the secret from, for people ("file conf/secret",
- * "environment variable X", "the configuration"); never the secret. Lifetime: p.
+ * "environment variable X", "program bin/secret", "the value in the configuration");
+ * never the secret. Lifetime: p.
  */
 const char *abb_secret_source(const char *specification, apr_pool_t *p);
 

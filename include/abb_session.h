@@ -158,7 +158,7 @@ apr_status_t abb_session_look(const abb_sessions_t *sessions, abb_session_t *ses
 /*
  * Read a session again, both parts, as it is in the store now.
  * Errors: APR_NOTFOUND ended meanwhile; ABB_ESEAL the private part does not
- * open with any key there is; ABB_ESTORE.
+ * open with any key there is; ABB_ESTORE, ABB_ECRYPTO could not look.
  */
 apr_status_t abb_session_reload(const abb_sessions_t *sessions, abb_session_t *session,
                                 apr_time_t now, abb_record_private_t *private_part, apr_pool_t *p,

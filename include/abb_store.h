@@ -181,7 +181,8 @@ int abb_store_can_walk(const abb_store_t *store);
 
 /*
  * Look at every record that lives at `now`. One that comes or goes meanwhile is seen or
- * not; no other is left out. Takes time in proportion to all that is there, and keeps
+ * not; no other is left out, unless more than 64 share a place in the engine's table,
+ * which chance does not bring about. Takes time in proportion to all that is there, and keeps
  * nobody waiting. Temporary memory from p.
  * Errors: APR_ENOTIMPL the store cannot be walked; ABB_ESTORE.
  */

@@ -11,8 +11,6 @@
 #define TOKEN_ANSWER_MAX (64 * 1024)
 #define API_ANSWER_MAX (1024 * 1024)
 #define PAGES_MAX 10
-/* Largest list of addresses kept, in bytes. */
-#define EMAILS_MAX 4096
 
 /* ---- the token endpoint -------------------------------------------------- */
 
@@ -320,7 +318,7 @@ static apr_status_t check_page(const abb_bitbucket_t *bitbucket, apr_array_heade
     return APR_SUCCESS;
 }
 
-/* As many addresses as a record should hold: longer lists end here. */
+/* A page that finds no room is left out: there is a longest list, of one page or of all. */
 static void add_emails(abb_account_t *account, const char *confirmed, apr_pool_t *p)
 {
     if (!confirmed) {
@@ -329,7 +327,7 @@ static void add_emails(abb_account_t *account, const char *confirmed, apr_pool_t
     if (!account->emails) {
         account->emails = confirmed;
     }
-    else if (strlen(account->emails) + strlen(confirmed) < EMAILS_MAX) {
+    else if (strlen(account->emails) + strlen(confirmed) < ABB_REPLY_CONFIRMED_MAX) {
         account->emails = apr_pstrcat(p, account->emails, " ", confirmed, NULL);
     }
 }

@@ -217,9 +217,10 @@ static apr_status_t cannot_encrypt(abb_error_t *err)
     return abb_error_set(err, ABB_ECRYPTO, "libcrypto cannot encrypt");
 }
 
-static apr_status_t does_not_open(abb_error_t *err)
+static apr_status_t does_not_open(apr_status_t status, abb_error_t *err)
 {
-    return abb_error_set(err, ABB_ESEAL, "sealed text does not open");
+    return status == ABB_ESEAL ? abb_error_set(err, ABB_ESEAL, "sealed text does not open")
+                               : abb_error_set(err, ABB_ECRYPTO, "libcrypto cannot decrypt");
 }
 
 /* A name for a key that tells nothing about it. */
@@ -285,21 +286,24 @@ static int encrypt(EVP_CIPHER_CTX *cipher, const bound_t *bound, const void *tex
            EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_SIZE, out + size);
 }
 
-static int decrypt(EVP_CIPHER_CTX *cipher, const bound_t *bound, const unsigned char *sealed,
-                   unsigned char *text, int size)
+/* ABB_ESEAL: the text is not what was sealed with this; ABB_ECRYPTO: that cannot be seen. */
+static apr_status_t decrypt(EVP_CIPHER_CTX *cipher, const bound_t *bound,
+                            const unsigned char *sealed, unsigned char *text, int size)
 {
     const unsigned char *in = sealed + HEADER_SIZE;
     int length;
 
-    return EVP_DecryptInit_ex2(cipher, NULL, NULL, sealed + NAME_SIZE + SALT_SIZE, NULL) &&
-           EVP_DecryptUpdate(cipher, NULL, &length, sealed, NAME_SIZE) &&
-           EVP_DecryptUpdate(cipher, NULL, &length, (const unsigned char *)bound->info,
-                             (int)strlen(bound->info)) &&
-           (!bound->label_size ||
-            EVP_DecryptUpdate(cipher, NULL, &length, bound->label, (int)bound->label_size)) &&
-           EVP_DecryptUpdate(cipher, text, &length, in, size) &&
-           EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_SET_TAG, TAG_SIZE, (void *)(in + size)) &&
-           EVP_DecryptFinal_ex(cipher, text + length, &length);
+    if (!EVP_DecryptInit_ex2(cipher, NULL, NULL, sealed + NAME_SIZE + SALT_SIZE, NULL) ||
+        !EVP_DecryptUpdate(cipher, NULL, &length, sealed, NAME_SIZE) ||
+        !EVP_DecryptUpdate(cipher, NULL, &length, (const unsigned char *)bound->info,
+                           (int)strlen(bound->info)) ||
+        (bound->label_size &&
+         !EVP_DecryptUpdate(cipher, NULL, &length, bound->label, (int)bound->label_size)) ||
+        !EVP_DecryptUpdate(cipher, text, &length, in, size) ||
+        !EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_SET_TAG, TAG_SIZE, (void *)(in + size))) {
+        return ABB_ECRYPTO;
+    }
+    return EVP_DecryptFinal_ex(cipher, text + length, &length) ? APR_SUCCESS : ABB_ESEAL;
 }
 
 /* A cipher with a derived key in it, or NULL. */
@@ -373,17 +377,43 @@ apr_status_t abb_crypto_seal(const abb_crypto_keyring_t *ring, const abb_crypto_
     return done ? APR_SUCCESS : cannot_encrypt(err);
 }
 
-static const abb_crypto_key_t *find_key(const abb_crypto_keyring_t *ring, const unsigned char *id)
+/* Errors: ABB_ESEAL none of the ring; ABB_ECRYPTO. */
+static apr_status_t find_key(const abb_crypto_keyring_t *ring, const unsigned char *id,
+                             const abb_crypto_key_t **key)
 {
     for (int i = 0; i < ring->count; ++i) {
         unsigned char known[KEY_ID_SIZE];
 
-        if (key_id(&ring->keys[i], known, NULL) == APR_SUCCESS &&
-            memcmp(known, id, KEY_ID_SIZE) == 0) {
-            return &ring->keys[i];
+        if (key_id(&ring->keys[i], known, NULL) != APR_SUCCESS) {
+            return ABB_ECRYPTO;
+        }
+        if (memcmp(known, id, KEY_ID_SIZE) == 0) {
+            *key = &ring->keys[i];
+            return APR_SUCCESS;
         }
     }
-    return NULL;
+    return ABB_ESEAL;
+}
+
+/* The cipher that opens a text, or NULL and why: ABB_ESEAL or ABB_ECRYPTO. */
+static EVP_CIPHER_CTX *make_opening(const abb_crypto_keyring_t *ring,
+                                    const abb_crypto_context_t *context, const char *info,
+                                    const unsigned char *sealed, apr_status_t *status)
+{
+    const abb_crypto_key_t *ring_key;
+    EVP_CIPHER_CTX *cipher = NULL;
+    abb_crypto_key_t key;
+
+    if ((*status = find_key(ring, sealed + 1, &ring_key)) != APR_SUCCESS ||
+        (*status = derive_key(ring_key, context->secret, context->secret_size, info,
+                              sealed + NAME_SIZE, &key, NULL)) != APR_SUCCESS) {
+        return NULL;
+    }
+    if (!(cipher = make_cipher(&key, 0))) {
+        *status = ABB_ECRYPTO;
+    }
+    abb_crypto_wipe(&key, sizeof(key));
+    return cipher;
 }
 
 apr_status_t abb_crypto_open(const abb_crypto_keyring_t *ring, const abb_crypto_context_t *context,
@@ -393,25 +423,20 @@ apr_status_t abb_crypto_open(const abb_crypto_keyring_t *ring, const abb_crypto_
 {
     const unsigned char *in = sealed;
     bound_t bound = {context_text(context->purpose, context->realm, p), label, label_size};
-    const abb_crypto_key_t *ring_key;
-    abb_crypto_key_t key;
-    EVP_CIPHER_CTX *cipher;
-    int done;
+    apr_status_t status = ABB_ESEAL;
+    EVP_CIPHER_CTX *cipher =
+        has_form(in, sealed_size) ? make_opening(ring, context, bound.info, in, &status) : NULL;
 
-    if (!has_form(in, sealed_size) || !(ring_key = find_key(ring, in + 1)) ||
-        derive_key(ring_key, context->secret, context->secret_size, bound.info, in + NAME_SIZE,
-                   &key, err) != APR_SUCCESS) {
-        return does_not_open(err);
+    if (!cipher) {
+        return does_not_open(status, err);
     }
     *size = sealed_size - ABB_CRYPTO_SEAL_OVERHEAD;
     *text = abb_crypto_alloc_secret(*size + 1, p);
-    cipher = make_cipher(&key, 0);
-    done = cipher && decrypt(cipher, &bound, in, *text, (int)*size);
+    status = decrypt(cipher, &bound, in, *text, (int)*size);
     EVP_CIPHER_CTX_free(cipher);
-    abb_crypto_wipe(&key, sizeof(key));
-    if (!done) {
+    if (status != APR_SUCCESS) {
         abb_crypto_wipe(*text, *size);
-        return does_not_open(err);
+        return does_not_open(status, err);
     }
     (*text)[*size] = '\0';
     return APR_SUCCESS;
@@ -577,8 +602,9 @@ static ready_t **opening_place(abb_crypto_sealer_t *sealer, const unsigned char 
     return &sealer->opening[salt[0] % READY_MAX];
 }
 
-/* The cipher that opens what was sealed under this name and salt, or NULL. */
-static ready_t *find_opening(abb_crypto_sealer_t *sealer, const unsigned char *name)
+/* The cipher that opens what was sealed under this name and salt, or NULL and why. */
+static ready_t *find_opening(abb_crypto_sealer_t *sealer, const unsigned char *name,
+                             apr_status_t *status)
 {
     const unsigned char *salt = name + NAME_SIZE;
     ready_t **place = opening_place(sealer, salt);
@@ -593,9 +619,11 @@ static ready_t *find_opening(abb_crypto_sealer_t *sealer, const unsigned char *n
     }
     for (int i = 0; i < sealer->ring.count; ++i) {
         if (memcmp(sealer->names[i], name, NAME_SIZE) == 0) {
+            *status = ABB_ECRYPTO;
             return make_ready(sealer, i, salt, 0);
         }
     }
+    *status = ABB_ESEAL;
     return NULL;
 }
 
@@ -612,18 +640,20 @@ apr_status_t abb_crypto_sealer_open(abb_crypto_sealer_t *sealer, const void *lab
 {
     bound_t bound = {sealer->info, label, label_size};
     const unsigned char *in = sealed;
-    ready_t *ready = has_form(in, sealed_size) ? find_opening(sealer, in) : NULL;
+    apr_status_t status = ABB_ESEAL;
+    ready_t *ready = has_form(in, sealed_size) ? find_opening(sealer, in, &status) : NULL;
 
     if (!ready) {
-        return does_not_open(err);
+        return does_not_open(status, err);
     }
     *size = sealed_size - ABB_CRYPTO_SEAL_OVERHEAD;
     *text = abb_crypto_alloc_secret(*size + 1, p);
-    if (!decrypt(ready->cipher, &bound, in, *text, (int)*size)) {
+    status = decrypt(ready->cipher, &bound, in, *text, (int)*size);
+    if (status != APR_SUCCESS) {
         /* A salt that somebody made up is not worth a place. */
         free_ready(ready);
         abb_crypto_wipe(*text, *size);
-        return does_not_open(err);
+        return does_not_open(status, err);
     }
     keep_opening(sealer, ready);
     (*text)[*size] = '\0';

@@ -272,9 +272,12 @@ apr_status_t abb_draft_find(const abb_sessions_t *sessions, const abb_draft_badg
         (status = get(sessions, &key, now, &stored, p, err)) != APR_SUCCESS) {
         return status;
     }
-    if (abb_crypto_open(sessions->keyring, &context, badge->account, strlen(badge->account),
-                        stored.sealed, stored.sealed_size, &plain, &size, p, NULL) != APR_SUCCESS ||
-        !read_plain(plain, size, draft)) {
+    status = abb_crypto_open(sessions->keyring, &context, badge->account, strlen(badge->account),
+                             stored.sealed, stored.sealed_size, &plain, &size, p, NULL);
+    if (status == ABB_ECRYPTO) {
+        return abb_error_set(err, ABB_ECRYPTO, "libcrypto cannot open the form that is kept");
+    }
+    if (status != APR_SUCCESS || !read_plain(plain, size, draft)) {
         return APR_NOTFOUND;
     }
     apr_cpystrn(draft->number, stored.open, sizeof(draft->number));

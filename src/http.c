@@ -217,18 +217,23 @@ static const char *header_value(const char *line, apr_size_t size, const char *n
     return apr_pstrmemdup(p, line, size);
 }
 
-static size_t on_header(char *line, size_t unit, size_t count, void *data)
+/* Before an answer there may be others that are none yet (100 to 199). */
+static void forget_headers(abb_http_answer_t *answer)
 {
-    exchange_t *exchange = data;
-    apr_size_t size = unit * count;
+    answer->content_type = NULL;
+    answer->retry_after = NULL;
+    answer->date = NULL;
+    answer->rate_limit_remaining = NULL;
+}
+
+static void take_header(exchange_t *exchange, const char *line, apr_size_t size)
+{
     const char *value;
 
-    exchange->header_size += size;
-    if (exchange->header_size > ABB_HTTP_HEADERS_MAX) {
-        exchange->overflow = "the answer's header lines are too long";
-        return 0;
+    if (size >= 5 && strncasecmp(line, "HTTP/", 5) == 0) {
+        forget_headers(exchange->answer);
     }
-    if ((value = header_value(line, size, "Content-Type", exchange->pool))) {
+    else if ((value = header_value(line, size, "Content-Type", exchange->pool))) {
         exchange->answer->content_type = value;
     }
     else if ((value = header_value(line, size, "Retry-After", exchange->pool))) {
@@ -240,6 +245,19 @@ static size_t on_header(char *line, size_t unit, size_t count, void *data)
     else if ((value = header_value(line, size, "X-RateLimit-Remaining", exchange->pool))) {
         exchange->answer->rate_limit_remaining = value;
     }
+}
+
+static size_t on_header(char *line, size_t unit, size_t count, void *data)
+{
+    exchange_t *exchange = data;
+    apr_size_t size = unit * count;
+
+    exchange->header_size += size;
+    if (exchange->header_size > ABB_HTTP_HEADERS_MAX) {
+        exchange->overflow = "the answer's header lines are too long";
+        return 0;
+    }
+    take_header(exchange, line, size);
     return size;
 }
 
@@ -251,6 +269,13 @@ static void set_limits(CURL *easy, const abb_http_settings_t *settings)
                      (long)apr_time_as_msec(settings->connect_timeout));
     curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, (long)apr_time_as_msec(settings->total_timeout));
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+#if LIBCURL_VERSION_NUM >= 0x075700
+    /*
+     * Else the end of an exchange waits for the name server, whatever the time-outs. The
+     * thread that asks is left behind; a child of httpd ends without unloading libcurl.
+     */
+    curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
+#endif
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
@@ -298,6 +323,8 @@ static void set_request(exchange_t *exchange, const abb_http_settings_t *setting
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, exchange);
+    /* What a proxy says of its tunnel is not Bitbucket's word. */
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, exchange->error);
     curl_easy_setopt(easy, CURLOPT_PRIVATE, exchange);
 }

@@ -4,10 +4,13 @@
 #include <apr_strings.h>
 #include <string.h>
 
+#include "abb_clock.h"
+
 #define PURPOSE "account index"
-/* Others may be at the same list: 5 seconds in all, longer than the lease of one that died. */
-#define TRIES 46
-#define TRY_PAUSE apr_time_from_msec(5)
+/* How long others may be at the same list: longer than the lease of one that died. */
+#define PATIENCE apr_time_from_sec(5)
+/* Each pause between two tries is longer than the one before by so much. */
+#define PAUSE_STEP apr_time_from_msec(5)
 #define LEASE apr_time_from_sec(2)
 
 /* One session in an account's record. */
@@ -17,6 +20,12 @@ typedef struct {
     apr_int64_t ends_at;
     apr_uint64_t kind;
 } entry_t;
+
+/* Since when somebody waits for a turn at the list, and the next pause. */
+typedef struct {
+    apr_time_t began;
+    apr_interval_time_t pause;
+} turn_t;
 
 /* An account's record in the making. */
 typedef struct {
@@ -53,7 +62,7 @@ static apr_status_t read_page(const abb_sessions_t *sessions, page_t *page, apr_
     abb_store_record_t stored;
     apr_status_t status =
         abb_store_get(sessions->store, &page->key, ABB_STORE_BOTH_PARTS, now, &stored, p, err);
-    const entry_t *entries = stored.open;
+    const entry_t *entries;
 
     page->count = 0;
     page->generation = 0;
@@ -61,6 +70,7 @@ static apr_status_t read_page(const abb_sessions_t *sessions, page_t *page, apr_
         return status == APR_NOTFOUND ? APR_SUCCESS : status;
     }
     page->generation = stored.generation;
+    entries = stored.open;
     for (apr_size_t i = 0;
          i < stored.open_size / sizeof(*entries) && page->count < ABB_SESSION_PER_ACCOUNT_MAX;
          ++i) {
@@ -221,28 +231,30 @@ static apr_status_t begin_page(const abb_sessions_t *sessions, const page_t *pag
  * write at once would be one's alone.
  */
 static apr_status_t lease_page(const abb_sessions_t *sessions, const page_t *page, apr_time_t now,
-                               apr_uint64_t *holder, abb_error_t *err)
+                               turn_t *turn, apr_uint64_t *holder, abb_error_t *err)
 {
     apr_status_t status = ABB_ECHANGED;
-    apr_interval_time_t waited = 0;
 
-    for (int i = 0; i < TRIES && (status == ABB_ECHANGED || status == APR_NOTFOUND); ++i) {
+    while (status == ABB_ECHANGED) {
+        if (abb_clock_monotonic() - turn->began >= PATIENCE) {
+            return abb_error_set(err, ABB_ESTORE,
+                                 "the list of an account's sessions is being changed all the time");
+        }
+        if (turn->pause) {
+            apr_sleep(turn->pause);
+        }
+        turn->pause += PAUSE_STEP;
+        status = abb_store_lease(sessions->store, &page->key, LEASE,
+                                 now + abb_clock_monotonic() - turn->began, holder, err);
         if (status == APR_NOTFOUND &&
-            (status = begin_page(sessions, page, now, err)) != APR_SUCCESS) {
-            return status;
+            (status = begin_page(sessions, page, now, err)) == APR_SUCCESS) {
+            status = ABB_ECHANGED;
         }
-        if (i > 0) {
-            apr_sleep(i * TRY_PAUSE);
-            waited += i * TRY_PAUSE;
-        }
-        status = abb_store_lease(sessions->store, &page->key, LEASE, now + waited, holder, err);
     }
-    return status == ABB_ECHANGED || status == APR_NOTFOUND
-               ? abb_error_set(err, ABB_ESTORE,
-                               "the list of an account's sessions is being changed all the time")
-               : status;
+    return status;
 }
 
+/* ABB_ECHANGED: it took longer than the lease, and another has written the list. */
 static apr_status_t add_leased(const abb_sessions_t *sessions, page_t *page, const entry_t *entry,
                                apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err)
 {
@@ -253,25 +265,28 @@ static apr_status_t add_leased(const abb_sessions_t *sessions, page_t *page, con
         return status;
     }
     status = write_page(sessions, page, now, err);
-    return status == ABB_ECHANGED || status == APR_NOTFOUND || status == APR_EEXIST
-               ? abb_error_set(err, ABB_ESTORE, "the list of an account's sessions was taken away")
-               : status;
+    return status == APR_NOTFOUND || status == APR_EEXIST ? ABB_ECHANGED : status;
 }
 
 static apr_status_t note(const abb_sessions_t *sessions, const char *uuid, const entry_t *entry,
                          apr_time_t now, int *ended, apr_pool_t *p, abb_error_t *err)
 {
     page_t *page = apr_palloc(p, sizeof(*page));
+    turn_t turn = {abb_clock_monotonic(), 0};
     apr_uint64_t holder;
-    apr_status_t status;
+    apr_status_t status =
+        name_page(sessions, &sessions->keyring->keys[0], uuid, &page->key, p, err);
 
-    if ((status = name_page(sessions, &sessions->keyring->keys[0], uuid, &page->key, p, err)) !=
-            APR_SUCCESS ||
-        (status = lease_page(sessions, page, now, &holder, err)) != APR_SUCCESS) {
+    if (status != APR_SUCCESS) {
         return status;
     }
-    status = add_leased(sessions, page, entry, now, ended, p, err);
-    abb_store_release(sessions->store, &page->key, holder, NULL);
+    do {
+        status = lease_page(sessions, page, now, &turn, &holder, err);
+        if (status == APR_SUCCESS) {
+            status = add_leased(sessions, page, entry, now, ended, p, err);
+            abb_store_release(sessions->store, &page->key, holder, NULL);
+        }
+    } while (status == ABB_ECHANGED);
     return status;
 }
 

@@ -144,7 +144,7 @@ static apr_status_t begin_anonymous(server_rec *s, abb_memory_segment_t *next, a
 }
 
 /* The file that is in use, in another size, or because somebody has taken it away. */
-static apr_status_t begin_same_file(abb_memory_segment_t *next)
+static void begin_same_file(abb_memory_segment_t *next)
 {
     const abb_memory_segment_t *old = &retained->segment;
 
@@ -152,7 +152,6 @@ static apr_status_t begin_same_file(abb_memory_segment_t *next)
     next->file.segment = NULL;
     next->file.is_set_aside = !abb_store_file_is_in_place(&old->file);
     next->keys = old->keys;
-    return APR_SUCCESS;
 }
 
 static int has_file(const abb_memory_segment_t *segment, const char *path)
@@ -183,10 +182,14 @@ static void note_held_lock(const abb_store_file_t *file)
 static apr_status_t begin_file(server_rec *s, abb_memory_segment_t *next, const char *path,
                                apr_pool_t *p, abb_error_t *err)
 {
-    apr_status_t status = has_file(&retained->segment, path)
-                              ? begin_same_file(next)
-                              : lock_file(next, path, s->process->pool, err);
+    apr_status_t status = APR_SUCCESS;
 
+    if (has_file(&retained->segment, path)) {
+        begin_same_file(next);
+    }
+    else {
+        status = lock_file(next, path, s->process->pool, err);
+    }
     if (status == APR_SUCCESS && next->keys.count == 0) {
         status = settle_file_keys(next, p, err);
     }

@@ -18,8 +18,10 @@
 /* How long threads at work may go on when the process ends. */
 #define END_PATIENCE apr_time_from_msec(300)
 #define STACK_SIZE (512 * 1024)
+#define THE_END "the server ends"
 
-typedef enum { JOB_WAITS, JOB_RUNS, JOB_DONE } job_state_t;
+/* JOB_DROPPED: the end came before a thread did. */
+typedef enum { JOB_WAITS, JOB_RUNS, JOB_DONE, JOB_DROPPED } job_state_t;
 
 typedef struct job_t {
     /* In the queue, then among those that run. */
@@ -54,12 +56,14 @@ struct abb_offload_t {
     pthread_cond_t work_waits;
     /* The end has come, or it is time to probe no more. */
     pthread_cond_t probe_waits;
-    /* A thread has ended or come loose. */
+    /* A thread has ended or come loose, or an asker waits no more. */
     pthread_cond_t thread_left;
     job_t *first;
     job_t **last;
     int queued;
     job_t *running;
+    /* Who waits for a job. */
+    int askers;
     int threads;
     int idle;
     /* Threads that have done all but return; somebody has to join them. */
@@ -197,10 +201,10 @@ static int note_trouble_locked(abb_offload_t *offload)
     return ++offload->troubles >= offload->settings.troubles_max ? open_locked(offload) : 0;
 }
 
-static void tell(const abb_offload_t *offload, int is_news, int is_answering)
+static void tell(const abb_offload_settings_t *settings, int is_news, int is_answering)
 {
-    if (is_news && offload->settings.tell) {
-        offload->settings.tell(offload->settings.owner, is_answering);
+    if (is_news && settings->tell) {
+        settings->tell(settings->owner, is_answering);
     }
 }
 
@@ -233,7 +237,7 @@ static void probe_body_locked(abb_offload_t *offload)
         pthread_mutex_lock(&offload->lock);
         is_news = answered && !offload->has_ended && close_locked(offload);
         pthread_mutex_unlock(&offload->lock);
-        tell(offload, is_news, 1);
+        tell(&offload->settings, is_news, 1);
         pthread_mutex_lock(&offload->lock);
     }
     --offload->probes;
@@ -385,7 +389,7 @@ static void worker_body_locked(abb_offload_t *offload)
         news = finish_locked(offload, job, answered);
         if (news >= 0) {
             pthread_mutex_unlock(&offload->lock);
-            tell(offload, 1, news);
+            tell(&offload->settings, 1, news);
             pthread_mutex_lock(&offload->lock);
         }
     }
@@ -424,7 +428,7 @@ static void wake_locked(abb_offload_t *offload)
 static const char *refusal_locked(abb_offload_t *offload, int *is_news)
 {
     if (offload->has_ended) {
-        return "the server ends";
+        return THE_END;
     }
     if (!offload->is_open && offload->overdue >= STUCK_FACTOR * offload->settings.threads) {
         *is_news = open_locked(offload);
@@ -452,29 +456,42 @@ static int abandon_locked(abb_offload_t *offload, job_t *job, apr_uint64_t finis
     return note_trouble_locked(offload);
 }
 
-/* Returns whether the job is done; if not, it is no longer the caller's. */
-static int await(abb_offload_t *offload, job_t *job, int *is_news)
+static int is_over(const job_t *job)
+{
+    return job->state == JOB_DONE || job->state == JOB_DROPPED;
+}
+
+/* How it went: JOB_DONE, or how far it came; then it is no longer the caller's. */
+static job_state_t await_locked(abb_offload_t *offload, job_t *job, int *is_news)
 {
     apr_time_t deadline = abb_clock_monotonic() + offload->settings.patience;
     apr_uint64_t finished = offload->finished;
     int is_late = 0;
+    job_state_t state;
 
-    while (job->state != JOB_DONE && !is_late) {
+    ++offload->askers;
+    while (!is_over(job) && !is_late) {
         is_late = wait_until_locked(offload, &job->done, deadline);
     }
-    if (job->state == JOB_DONE) {
-        return 1;
+    state = job->state;
+    if (state == JOB_DROPPED) {
+        destroy_job(job);
     }
-    *is_news = abandon_locked(offload, job, finished);
-    return 0;
+    else if (state != JOB_DONE) {
+        *is_news = abandon_locked(offload, job, finished);
+    }
+    --offload->askers;
+    pthread_cond_broadcast(&offload->thread_left);
+    return state;
 }
 
 apr_status_t abb_offload_run(abb_offload_t *offload, abb_offload_work_t work, void *argument,
                              apr_pool_t *pool, abb_error_t *err)
 {
+    const abb_offload_settings_t settings = offload->settings;
     job_t *job = create_job(offload, work, argument, pool);
+    job_state_t state = JOB_WAITS;
     const char *why;
-    int is_done = 0;
     int is_news = 0;
 
     pthread_mutex_lock(&offload->lock);
@@ -482,18 +499,21 @@ apr_status_t abb_offload_run(abb_offload_t *offload, abb_offload_work_t work, vo
     if (!why) {
         queue_locked(offload, job);
         wake_locked(offload);
-        is_done = await(offload, job, &is_news);
+        state = await_locked(offload, job, &is_news);
     }
     pthread_mutex_unlock(&offload->lock);
-    tell(offload, is_news, 0);
+    /* From here on it may have ended. */
+    tell(&settings, is_news, 0);
     if (why) {
         destroy_job(job);
-        return abb_error_set(err, ABB_ESTORE, "%s is not asked: %s", offload->settings.name, why);
     }
-    if (!is_done) {
-        return abb_error_set(err, ABB_ESTORE, "%s did not answer within %d ms",
-                             offload->settings.name,
-                             (int)apr_time_as_msec(offload->settings.patience));
+    if (why || state == JOB_DROPPED) {
+        return abb_error_set(err, ABB_ESTORE, "%s is not asked: %s", settings.name,
+                             why ? why : THE_END);
+    }
+    if (state != JOB_DONE) {
+        return abb_error_set(err, ABB_ESTORE, "%s did not answer within %d ms", settings.name,
+                             (int)apr_time_as_msec(settings.patience));
     }
     pthread_cond_destroy(&job->done);
     return APR_SUCCESS;
@@ -502,6 +522,7 @@ apr_status_t abb_offload_run(abb_offload_t *offload, abb_offload_work_t work, vo
 apr_status_t abb_offload_start(abb_offload_t *offload, abb_offload_work_t work, void *argument,
                                apr_pool_t *pool)
 {
+    const abb_offload_settings_t settings = offload->settings;
     job_t *job = create_job(offload, work, argument, pool);
     int is_taken = 0;
     int is_news = 0;
@@ -515,7 +536,7 @@ apr_status_t abb_offload_start(abb_offload_t *offload, abb_offload_work_t work, 
         is_taken = 1;
     }
     pthread_mutex_unlock(&offload->lock);
-    tell(offload, is_news, 0);
+    tell(&settings, is_news, 0);
     if (!is_taken) {
         destroy_job(job);
     }
@@ -556,6 +577,7 @@ apr_status_t abb_offload_create_shared_pool(apr_pool_t **pool)
     return APR_SUCCESS;
 }
 
+/* A job that somebody waits for is his to destroy, once he knows. */
 static void drop_waiting_locked(abb_offload_t *offload)
 {
     while (offload->first) {
@@ -564,7 +586,17 @@ static void drop_waiting_locked(abb_offload_t *offload)
         if (job->is_abandoned) {
             destroy_job(job);
         }
+        else {
+            job->state = JOB_DROPPED;
+            pthread_cond_signal(&job->done);
+        }
     }
+}
+
+/* Who still waits for a thread that is stuck does so until his patience is over. */
+static int is_in_use_locked(const abb_offload_t *offload)
+{
+    return offload->threads > offload->overdue || offload->probes > 0 || offload->askers > 0;
 }
 
 static apr_status_t end(void *data)
@@ -579,10 +611,10 @@ static apr_status_t end(void *data)
     drop_waiting_locked(offload);
     pthread_cond_broadcast(&offload->work_waits);
     pthread_cond_broadcast(&offload->probe_waits);
-    while ((offload->threads > offload->overdue || offload->probes > 0) && !is_late) {
+    while (is_in_use_locked(offload) && !is_late) {
         is_late = wait_until_locked(offload, &offload->thread_left, deadline);
     }
-    is_late = offload->threads > 0 || offload->probes > 0;
+    is_late = is_in_use_locked(offload) || offload->threads > 0;
     join_those_that_left_locked(offload);
     pthread_mutex_unlock(&offload->lock);
     if (!is_late) {

@@ -19,10 +19,17 @@ void abb_reply_init(void)
 
 /* ---- reading ------------------------------------------------------------- */
 
-/* Nesting of a text, counted without building anything; strings are skipped. */
-static int is_shallow(const char *body, apr_size_t size)
+#define NO_OBJECT "it is no JSON object"
+#define NO_LIST NO_OBJECT " with an array of values"
+
+/*
+ * Why a text is not to be read: how deep it nests and how many values it has, counted
+ * without building anything; strings are skipped. NULL: nothing speaks against it.
+ */
+static const char *refuse_shape(const char *body, apr_size_t size)
 {
     int depth = 0;
+    int values = 0;
     int in_string = 0;
 
     for (apr_size_t i = 0; i < size; ++i) {
@@ -35,35 +42,37 @@ static int is_shallow(const char *body, apr_size_t size)
         else if (c == '"') {
             in_string = 1;
         }
-        else if (c == '{' || c == '[') {
-            if (++depth > ABB_REPLY_DEPTH_MAX) {
-                return 0;
-            }
-        }
         else if (c == '}' || c == ']') {
             --depth;
         }
+        else if (c == '{' || c == '[' || c == ',') {
+            depth += c != ',';
+            if (depth > ABB_REPLY_DEPTH_MAX) {
+                return NO_OBJECT;
+            }
+            if (++values > ABB_REPLY_VALUES_MAX) {
+                return "it holds more than " APR_STRINGIFY(ABB_REPLY_VALUES_MAX) " values";
+            }
+        }
     }
-    return 1;
+    return NULL;
 }
 
-static apr_status_t release_json(void *json)
+/* The object a body holds, for json_decref; NULL when it is none, and *why. */
+static json_t *load_object(const char *body, apr_size_t size, const char **why)
 {
-    json_decref(json);
-    return APR_SUCCESS;
-}
+    json_t *json;
 
-/* The object a body holds, released with p; NULL when it is none. */
-static json_t *load_object(const char *body, apr_size_t size, apr_pool_t *p)
-{
-    json_t *json =
-        is_shallow(body, size) ? json_loadb(body, size, JSON_REJECT_DUPLICATES, NULL) : NULL;
-
-    if (!json) {
+    if ((*why = refuse_shape(body, size))) {
         return NULL;
     }
-    apr_pool_cleanup_register(p, json, release_json, apr_pool_cleanup_null);
-    return json_is_object(json) ? json : NULL;
+    json = json_loadb(body, size, JSON_REJECT_DUPLICATES, NULL);
+    if (json_is_object(json)) {
+        return json;
+    }
+    *why = NO_OBJECT;
+    json_decref(json);
+    return NULL;
 }
 
 static apr_status_t unusable(abb_error_t *err, const char *what, const char *why)
@@ -162,16 +171,12 @@ static const char *take_scope(const json_t *object, apr_pool_t *p)
     return scope;
 }
 
-apr_status_t abb_reply_tokens(const char *body, apr_size_t size, apr_time_t now,
-                              abb_tokens_t *tokens, apr_pool_t *p, abb_error_t *err)
+static apr_status_t take_tokens(const json_t *object, apr_time_t now, abb_tokens_t *tokens,
+                                apr_pool_t *p, abb_error_t *err)
 {
     const char *what = "tokens";
-    const json_t *object = load_object(body, size, p);
     const char *type;
 
-    if (!object) {
-        return unusable(err, what, "it is no JSON object");
-    }
     if (!take_text(object, "token_type", &type, p) || (type && strcasecmp(type, "bearer") != 0)) {
         return unusable(err, what, "token_type is not bearer");
     }
@@ -187,6 +192,18 @@ apr_status_t abb_reply_tokens(const char *body, apr_size_t size, apr_time_t now,
     tokens->expires_at = now + take_lifetime(object);
     tokens->is_unproved = tokens->is_basic = 0;
     return APR_SUCCESS;
+}
+
+apr_status_t abb_reply_tokens(const char *body, apr_size_t size, apr_time_t now,
+                              abb_tokens_t *tokens, apr_pool_t *p, abb_error_t *err)
+{
+    const char *why;
+    json_t *object = load_object(body, size, &why);
+    apr_status_t status =
+        object ? take_tokens(object, now, tokens, p, err) : unusable(err, "tokens", why);
+
+    json_decref(object);
+    return status;
 }
 
 /* ---- the account --------------------------------------------------------- */
@@ -251,18 +268,13 @@ static const char *dump_compact(const json_t *object, apr_pool_t *p)
     return text;
 }
 
-apr_status_t abb_reply_user(const char *body, apr_size_t size, abb_account_t *account,
-                            const char **raw, apr_pool_t *p, abb_error_t *err)
+static apr_status_t take_user(const json_t *user, abb_account_t *account, const char **raw,
+                              apr_pool_t *p, abb_error_t *err)
 {
     const char *what = "the account";
-    const json_t *user = load_object(body, size, p);
     const char *uuid;
     apr_status_t status;
 
-    memset(account, 0, sizeof(*account));
-    if (!user) {
-        return unusable(err, what, "it is no JSON object");
-    }
     if ((status = check_kind(user, account, p, err)) != APR_SUCCESS) {
         return status;
     }
@@ -283,6 +295,19 @@ apr_status_t abb_reply_user(const char *body, apr_size_t size, abb_account_t *ac
     return APR_SUCCESS;
 }
 
+apr_status_t abb_reply_user(const char *body, apr_size_t size, abb_account_t *account,
+                            const char **raw, apr_pool_t *p, abb_error_t *err)
+{
+    const char *why;
+    json_t *user = load_object(body, size, &why);
+    apr_status_t status;
+
+    memset(account, 0, sizeof(*account));
+    status = user ? take_user(user, account, raw, p, err) : unusable(err, "the account", why);
+    json_decref(user);
+    return status;
+}
+
 /* ---- addresses ----------------------------------------------------------- */
 
 static int is_email(const char *text)
@@ -300,15 +325,24 @@ static int is_email(const char *text)
     return 1;
 }
 
-static void take_address(const json_t *entry, abb_reply_emails_t *emails, apr_pool_t *p)
+/* One that finds no room is left out. */
+static void list_address(char *list, const char *email)
+{
+    apr_size_t used = strlen(list);
+
+    if (used + 1 + strlen(email) <= ABB_REPLY_CONFIRMED_MAX) {
+        apr_snprintf(list + used, ABB_REPLY_CONFIRMED_MAX + 1 - used, used ? " %s" : "%s", email);
+    }
+}
+
+static void take_address(const json_t *entry, char *list, abb_reply_emails_t *emails, apr_pool_t *p)
 {
     const char *email = json_string_value(json_object_get(entry, "email"));
 
     if (!email || !is_email(email) || !json_is_true(json_object_get(entry, "is_confirmed"))) {
         return;
     }
-    emails->confirmed = emails->confirmed ? apr_pstrcat(p, emails->confirmed, " ", email, NULL)
-                                          : apr_pstrdup(p, email);
+    list_address(list, email);
     if (!emails->first_confirmed) {
         emails->first_confirmed = apr_pstrdup(p, email);
     }
@@ -317,27 +351,41 @@ static void take_address(const json_t *entry, abb_reply_emails_t *emails, apr_po
     }
 }
 
-apr_status_t abb_reply_emails(const char *body, apr_size_t size, abb_reply_emails_t *emails,
-                              apr_pool_t *p, abb_error_t *err)
+static apr_status_t take_emails(const json_t *page, abb_reply_emails_t *emails, apr_pool_t *p,
+                                abb_error_t *err)
 {
     const char *what = "e-mail addresses";
-    const json_t *page = load_object(body, size, p);
     const json_t *values = json_object_get(page, "values");
+    char *list;
 
-    memset(emails, 0, sizeof(*emails));
-    if (!page || !json_is_array(values)) {
-        return unusable(err, what, "it is no JSON object with an array of values");
+    if (!json_is_array(values)) {
+        return unusable(err, what, NO_LIST);
     }
     if (json_array_size(values) > ABB_REPLY_EMAILS_MAX) {
         return unusable(err, what, "one page holds too many values");
     }
+    list = apr_pcalloc(p, ABB_REPLY_CONFIRMED_MAX + 1);
     for (apr_size_t i = 0; i < json_array_size(values); ++i) {
-        take_address(json_array_get(values, i), emails, p);
+        take_address(json_array_get(values, i), list, emails, p);
     }
+    emails->confirmed = *list ? list : NULL;
     if (!take_text(page, "next", &emails->next, p)) {
         return unusable(err, what, "next is no text");
     }
     return APR_SUCCESS;
+}
+
+apr_status_t abb_reply_emails(const char *body, apr_size_t size, abb_reply_emails_t *emails,
+                              apr_pool_t *p, abb_error_t *err)
+{
+    const char *why;
+    json_t *page = load_object(body, size, &why);
+    apr_status_t status;
+
+    memset(emails, 0, sizeof(*emails));
+    status = page ? take_emails(page, emails, p, err) : unusable(err, "e-mail addresses", why);
+    json_decref(page);
+    return status;
 }
 
 /* ---- memberships --------------------------------------------------------- */
@@ -376,16 +424,17 @@ static int take_workspace(const json_t *membership, abb_grant_t *grant, apr_pool
            (strcmp(grant->slug, grant->asked) == 0 || strcmp(grant->uuid, grant->asked) == 0);
 }
 
-static apr_status_t take_membership(const json_t *membership, const char *user_uuid,
-                                    abb_grant_t *grant, apr_pool_t *p, abb_error_t *err)
+static void begin_grant(abb_grant_t *grant)
+{
+    grant->slug = grant->uuid = NULL;
+    grant->role = ABB_ROLE_NONE;
+}
+
+static apr_status_t check_membership(const json_t *membership, const char *user_uuid,
+                                     abb_grant_t *grant, apr_pool_t *p, abb_error_t *err)
 {
     const char *what = "a workspace";
 
-    grant->slug = grant->uuid = NULL;
-    grant->role = ABB_ROLE_NONE;
-    if (!membership) {
-        return unusable(err, what, "it is no JSON object");
-    }
     if (!is_of_user(membership, user_uuid, p)) {
         return unusable(err, what, "it is about another user");
     }
@@ -395,15 +444,12 @@ static apr_status_t take_membership(const json_t *membership, const char *user_u
     return APR_SUCCESS;
 }
 
-apr_status_t abb_reply_permission(const char *body, apr_size_t size, const char *user_uuid,
-                                  abb_grant_t *grant, const char **doubt, apr_pool_t *p,
-                                  abb_error_t *err)
+static apr_status_t take_role(const json_t *membership, const char *user_uuid, abb_grant_t *grant,
+                              const char **doubt, apr_pool_t *p, abb_error_t *err)
 {
-    const json_t *membership = load_object(body, size, p);
     const char *permission;
-    apr_status_t status = take_membership(membership, user_uuid, grant, p, err);
+    apr_status_t status = check_membership(membership, user_uuid, grant, p, err);
 
-    *doubt = NULL;
     if (status != APR_SUCCESS) {
         return status;
     }
@@ -418,11 +464,33 @@ apr_status_t abb_reply_permission(const char *body, apr_size_t size, const char 
     return APR_SUCCESS;
 }
 
+apr_status_t abb_reply_permission(const char *body, apr_size_t size, const char *user_uuid,
+                                  abb_grant_t *grant, const char **doubt, apr_pool_t *p,
+                                  abb_error_t *err)
+{
+    const char *why;
+    json_t *membership = load_object(body, size, &why);
+    apr_status_t status;
+
+    begin_grant(grant);
+    *doubt = NULL;
+    status = membership ? take_role(membership, user_uuid, grant, doubt, p, err)
+                        : unusable(err, "a workspace", why);
+    json_decref(membership);
+    return status;
+}
+
 apr_status_t abb_reply_member(const char *body, apr_size_t size, const char *user_uuid,
                               abb_grant_t *grant, apr_pool_t *p, abb_error_t *err)
 {
-    apr_status_t status = take_membership(load_object(body, size, p), user_uuid, grant, p, err);
+    const char *why;
+    json_t *membership = load_object(body, size, &why);
+    apr_status_t status;
 
+    begin_grant(grant);
+    status = membership ? check_membership(membership, user_uuid, grant, p, err)
+                        : unusable(err, "a workspace", why);
+    json_decref(membership);
     if (status == APR_SUCCESS) {
         grant->role = ABB_ROLE_MEMBER;
     }
@@ -472,18 +540,14 @@ static apr_status_t take_permission(const json_t *entry, const char *user_uuid, 
     return APR_SUCCESS;
 }
 
-apr_status_t abb_reply_repository(const char *body, apr_size_t size, const char *user_uuid,
-                                  abb_grant_t *grant, const char **doubt, apr_pool_t *p,
-                                  abb_error_t *err)
+static apr_status_t take_only_permission(const json_t *page, const char *user_uuid,
+                                         abb_grant_t *grant, const char **doubt, apr_pool_t *p,
+                                         abb_error_t *err)
 {
-    const json_t *page = load_object(body, size, p);
     const json_t *values = json_object_get(page, "values");
 
-    *doubt = NULL;
-    grant->slug = grant->uuid = NULL;
-    grant->role = ABB_ROLE_NONE;
-    if (!page || !json_is_array(values)) {
-        return unusable(err, "a repository", "it is no JSON object with an array of values");
+    if (!json_is_array(values)) {
+        return unusable(err, "a repository", NO_LIST);
     }
     if (json_array_size(values) > 1) {
         return unusable(err, "a repository", "it holds more than the one asked about");
@@ -491,6 +555,22 @@ apr_status_t abb_reply_repository(const char *body, apr_size_t size, const char 
     return json_array_size(values) == 0
                ? APR_SUCCESS
                : take_permission(json_array_get(values, 0), user_uuid, grant, doubt, p, err);
+}
+
+apr_status_t abb_reply_repository(const char *body, apr_size_t size, const char *user_uuid,
+                                  abb_grant_t *grant, const char **doubt, apr_pool_t *p,
+                                  abb_error_t *err)
+{
+    const char *why;
+    json_t *page = load_object(body, size, &why);
+    apr_status_t status;
+
+    begin_grant(grant);
+    *doubt = NULL;
+    status = page ? take_only_permission(page, user_uuid, grant, doubt, p, err)
+                  : unusable(err, "a repository", why);
+    json_decref(page);
+    return status;
 }
 
 /* ---- errors -------------------------------------------------------------- */
@@ -524,7 +604,8 @@ static void take_api_error(const json_t *object, abb_reply_error_t *error, apr_p
 
 void abb_reply_error(const char *body, apr_size_t size, abb_reply_error_t *error, apr_pool_t *p)
 {
-    const json_t *object = load_object(body, size, p);
+    const char *why;
+    json_t *object = load_object(body, size, &why);
     const json_t *value = json_object_get(object, "error");
 
     memset(error, 0, sizeof(*error));
@@ -535,4 +616,5 @@ void abb_reply_error(const char *body, apr_size_t size, abb_reply_error_t *error
         take_text(object, "error", &error->code, p);
         take_text(object, "error_description", &error->message, p);
     }
+    json_decref(object);
 }

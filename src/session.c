@@ -458,7 +458,10 @@ apr_status_t abb_session_create(const abb_sessions_t *sessions, const abb_record
         (status = complete_name(sessions, ABB_SESSION_KIND, &name, err)) != APR_SUCCESS ||
         (status = put_session(sessions, ABB_SESSION_KIND, &name, record, private_part, now, session,
                               p, err)) != APR_SUCCESS) {
-        return status;
+        return status == APR_EEXIST
+                   ? abb_error_set(err, ABB_ESTORE,
+                                   "the store has a session already under an id just drawn")
+                   : status;
     }
     *cookie = abb_text_base64url_encode((*session)->id, sizeof((*session)->id), p);
     return APR_SUCCESS;

@@ -8,8 +8,6 @@
 #define CLOCK_TOLERANCE apr_time_from_sec(120)
 /* Room for both parts of the largest record; of a smaller image no record has more than it. */
 #define WORDS_SIZE_MAX (2 * (ABB_STORE_RECORD_MAX + 8))
-/* No holder asks for a longer lease. */
-#define LEASE_MAX apr_time_from_sec(3600)
 
 /* An earlier segment: bytes of which nothing is believed but what proves itself. */
 typedef struct {
@@ -239,7 +237,7 @@ static int by_use(const void *a, const void *b)
 /* The proof does not cover the lease: one that no holder can have asked for is none. */
 static void copy_lease(record_block_t *to, const record_block_t *from, apr_time_t now)
 {
-    int is_credible = from->leased_until <= now + LEASE_MAX;
+    int is_credible = from->leased_until <= now + ABB_STORE_LEASE_MAX;
 
     SET(to->leased_until, is_credible ? from->leased_until : 0);
     SET(to->lease_holder, is_credible ? from->lease_holder : 0);

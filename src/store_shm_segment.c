@@ -316,13 +316,12 @@ static apr_status_t lock_failed(apr_status_t status, abb_error_t *err)
 }
 
 /* The lock is held: put right what a dead writer left, and set the mark. */
-static apr_status_t begin_writing(abb_segment_t *engine)
+static void begin_writing(abb_segment_t *engine)
 {
     if (engine->header->writing) {
         roll_back(engine);
     }
     mark_writing(engine, 1);
-    return APR_SUCCESS;
 }
 
 /*
@@ -346,7 +345,11 @@ apr_status_t abb_segment_lock(abb_segment_t *engine, abb_error_t *err)
 {
     apr_status_t status = lock_soon(engine);
 
-    return status == APR_SUCCESS ? begin_writing(engine) : lock_failed(status, err);
+    if (status != APR_SUCCESS) {
+        return lock_failed(status, err);
+    }
+    begin_writing(engine);
+    return APR_SUCCESS;
 }
 
 apr_status_t abb_segment_trylock(abb_segment_t *engine, abb_error_t *err)
@@ -356,7 +359,11 @@ apr_status_t abb_segment_trylock(abb_segment_t *engine, abb_error_t *err)
     if (APR_STATUS_IS_EBUSY(status)) {
         return ABB_ECHANGED;
     }
-    return status == APR_SUCCESS ? begin_writing(engine) : lock_failed(status, err);
+    if (status != APR_SUCCESS) {
+        return lock_failed(status, err);
+    }
+    begin_writing(engine);
+    return APR_SUCCESS;
 }
 
 void abb_segment_unlock(abb_segment_t *engine)

@@ -87,6 +87,12 @@ struct operation_t {
     abb_store_record_t record;
     apr_uint64_t generation;
     apr_uint64_t holder;
+    /* Drawn when they are needed first: what a first try has written is known again by them. */
+    apr_uint64_t new_birth;
+    apr_uint64_t new_generation;
+    /* When the lease was seen to be free, by the monotonic clock, and whether after a doubt. */
+    apr_time_t seen_at;
+    int is_after_doubt;
     apr_interval_time_t duration;
     apr_time_t failed_at;
     apr_time_t now;
@@ -140,12 +146,16 @@ static apr_status_t read_object(operation_t *operation, char kind, int must_prov
     if (status == ABB_ESTORE) {
         return trouble(operation);
     }
-    if (status == APR_SUCCESS &&
-        abb_crypto_sealer_open(engine->sealer, id.bytes, sizeof(id.bytes), bytes, length, text,
-                               size, operation->pool, NULL) != APR_SUCCESS) {
-        return APR_NOTFOUND;
+    if (status != APR_SUCCESS) {
+        return status;
     }
-    return status;
+    status = abb_crypto_sealer_open(engine->sealer, id.bytes, sizeof(id.bytes), bytes, length, text,
+                                    size, operation->pool, NULL);
+    if (status == ABB_ECRYPTO) {
+        return abb_error_set(&operation->err, ABB_ESTORE, "libcrypto cannot open what %s holds",
+                             engine->settings->name);
+    }
+    return status == APR_SUCCESS ? status : APR_NOTFOUND;
 }
 
 static apr_status_t write_object(operation_t *operation, char kind, apr_time_t until,
@@ -260,10 +270,9 @@ static apr_status_t write_record(operation_t *operation, const head_t *head, con
     return write_object(operation, 'r', head->expires_at, text, size);
 }
 
-/* A number that nobody else has. */
+/* A number that nobody else has, unless there is one already. */
 static apr_status_t draw(operation_t *operation, apr_uint64_t *number)
 {
-    *number = 0;
     while (*number == 0) {
         if (abb_crypto_random(number, sizeof(*number), &operation->err) != APR_SUCCESS) {
             return ABB_ESTORE;
@@ -310,43 +319,54 @@ static apr_status_t perform_get(operation_t *operation)
     return status;
 }
 
+/* Whether this operation wrote the record: a first try may have, and not have heard so. */
+static int is_own(const operation_t *operation, const image_t *image)
+{
+    return operation->new_generation && image->head.generation == operation->new_generation;
+}
+
+static apr_status_t write_new_record(operation_t *operation)
+{
+    head_t head;
+
+    memset(&head, 0, sizeof(head));
+    take_limits(&head, &operation->record);
+    head.last_seen = operation->now;
+    head.birth = operation->new_birth;
+    head.generation = operation->new_generation;
+    return write_record(operation, &head, operation->record.open, operation->record.sealed);
+}
+
 /* Whether what was written is what is there, now that others have written too. */
-static apr_status_t confirm_record(operation_t *operation, const head_t *head)
+static apr_status_t confirm_record(operation_t *operation)
 {
     image_t image;
     apr_status_t status;
 
     settle(operation);
     status = read_record(operation, &image);
-    if (status != APR_SUCCESS) {
-        return status;
+    if (status == APR_NOTFOUND) {
+        return abb_error_set(&operation->err, ABB_ESTORE, "%s did not keep a record",
+                             operation->engine->settings->name);
     }
-    return image.head.generation == head->generation ? APR_SUCCESS : APR_EEXIST;
+    return status != APR_SUCCESS || is_own(operation, &image) ? status : APR_EEXIST;
 }
 
 static apr_status_t perform_put(operation_t *operation)
 {
     image_t image;
-    head_t head;
     apr_status_t status = read_living(operation, &image);
 
-    if (status != APR_NOTFOUND) {
-        return status == APR_SUCCESS ? APR_EEXIST : status;
+    if (status == APR_SUCCESS) {
+        return is_own(operation, &image) ? confirm_record(operation) : APR_EEXIST;
     }
-    memset(&head, 0, sizeof(head));
-    take_limits(&head, &operation->record);
-    head.last_seen = operation->now;
-    if ((status = draw(operation, &head.birth)) != APR_SUCCESS ||
-        (status = draw(operation, &head.generation)) != APR_SUCCESS ||
-        (status = write_record(operation, &head, operation->record.open,
-                               operation->record.sealed)) != APR_SUCCESS) {
+    if (status != APR_NOTFOUND ||
+        (status = draw(operation, &operation->new_birth)) != APR_SUCCESS ||
+        (status = draw(operation, &operation->new_generation)) != APR_SUCCESS ||
+        (status = write_new_record(operation)) != APR_SUCCESS) {
         return status;
     }
-    status = confirm_record(operation, &head);
-    return status == APR_NOTFOUND
-               ? abb_error_set(&operation->err, ABB_ESTORE, "%s did not keep a record",
-                               operation->engine->settings->name)
-               : status;
+    return confirm_record(operation);
 }
 
 static apr_status_t perform_replace(operation_t *operation)
@@ -357,13 +377,17 @@ static apr_status_t perform_replace(operation_t *operation)
     if (status != APR_SUCCESS) {
         return status;
     }
+    if (is_own(operation, &image)) {
+        return APR_SUCCESS;
+    }
     if (image.head.generation != operation->generation) {
         return ABB_ECHANGED;
     }
     take_limits(&image.head, &operation->record);
     image.head.last_seen = image.last_seen;
     image.head.failed_at = 0;
-    status = draw(operation, &image.head.generation);
+    status = draw(operation, &operation->new_generation);
+    image.head.generation = operation->new_generation;
     return status == APR_SUCCESS ? write_record(operation, &image.head, operation->record.open,
                                                 operation->record.sealed)
                                  : status;
@@ -416,13 +440,13 @@ static apr_status_t write_lease(operation_t *operation, const lease_t *lease)
  * already holds. It holds none, and until the doubt is over nobody gets one. In a
  * cache that is always so slow the next is believed all the same.
  */
-static apr_status_t settle_lease(operation_t *operation, lease_t *lease, apr_time_t seen_at)
+static apr_status_t settle_lease(operation_t *operation, lease_t *lease)
 {
     apr_interval_time_t settle_time = operation->engine->settings->settle;
-    apr_uint64_t holder = lease->holder;
     apr_status_t status;
 
-    if (settle_time && !lease->is_doubtful && abb_clock_monotonic() - seen_at >= settle_time) {
+    if (settle_time && !operation->is_after_doubt &&
+        abb_clock_monotonic() - operation->seen_at >= settle_time) {
         lease->is_doubtful = 1;
         lease->until = operation->now + DOUBT;
         status = write_lease(operation, lease);
@@ -432,7 +456,21 @@ static apr_status_t settle_lease(operation_t *operation, lease_t *lease, apr_tim
     if ((status = read_lease(operation, lease->birth, lease)) != APR_SUCCESS) {
         return status;
     }
-    return lease->holder == holder ? APR_SUCCESS : ABB_ECHANGED;
+    return lease->holder == operation->holder ? APR_SUCCESS : ABB_ECHANGED;
+}
+
+/* Whether the lease is to be had. Under the own name it is what a first try has written. */
+static int is_free(operation_t *operation, const lease_t *lease, apr_time_t seen_at)
+{
+    if (lease->holder == operation->holder) {
+        return !lease->is_doubtful;
+    }
+    if (lease->holder && abb_store_is_leased(lease->until, operation->now)) {
+        return 0;
+    }
+    operation->seen_at = seen_at;
+    operation->is_after_doubt = lease->is_doubtful != 0;
+    return 1;
 }
 
 static apr_status_t perform_lease(operation_t *operation)
@@ -442,23 +480,21 @@ static apr_status_t perform_lease(operation_t *operation)
     apr_time_t seen_at;
     apr_status_t status = read_living(operation, &image);
 
-    if (status != APR_SUCCESS) {
+    if (status != APR_SUCCESS || (status = draw(operation, &operation->holder)) != APR_SUCCESS) {
         return status;
     }
     seen_at = abb_clock_monotonic();
     if ((status = read_lease(operation, image.head.birth, &lease)) != APR_SUCCESS) {
         return status;
     }
-    if (lease.holder && abb_store_is_leased(lease.until, operation->now)) {
+    if (!is_free(operation, &lease, seen_at)) {
         return ABB_ECHANGED;
     }
+    lease.holder = operation->holder;
     lease.until = operation->now + operation->duration;
-    if ((status = draw(operation, &lease.holder)) != APR_SUCCESS ||
-        (status = write_lease(operation, &lease)) != APR_SUCCESS) {
-        return status;
-    }
-    operation->holder = lease.holder;
-    return settle_lease(operation, &lease, seen_at);
+    lease.is_doubtful = 0;
+    status = write_lease(operation, &lease);
+    return status == APR_SUCCESS ? settle_lease(operation, &lease) : status;
 }
 
 static apr_status_t perform_release(operation_t *operation)
@@ -516,7 +552,8 @@ static apr_status_t perform_drop(operation_t *operation)
 
 /*
  * Do it, and where connections can be made anew, once more after a trouble: they
- * die with the cache's restart, and only the first use of each tells.
+ * die with the cache's restart, and only the first use of each tells. What the
+ * first try has written may be there.
  */
 static int work(void *owner, void *job)
 {
@@ -738,15 +775,15 @@ static apr_status_t socache_lease(void *self, const abb_store_key_t *key,
 static apr_status_t end_lease(void *self, const abb_store_key_t *key, apr_uint64_t holder,
                               apr_time_t failed_at, abb_error_t *err)
 {
-    operation_t *operation = prepare(self, perform_release, key, failed_at, err);
+    /* No limit is looked at, but how long the lease stays is counted from now. */
+    operation_t *operation =
+        prepare(self, perform_release, key, failed_at ? failed_at : apr_time_now(), err);
 
     if (!operation) {
         return ABB_ESTORE;
     }
     operation->holder = holder;
     operation->failed_at = failed_at;
-    /* Its limit is not looked at, but how long it stays is counted from now. */
-    operation->now = failed_at ? failed_at : apr_time_now();
     return run_to_end(operation, err);
 }
 

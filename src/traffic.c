@@ -183,6 +183,14 @@ static void note_pause(const abb_traffic_t *traffic, apr_uint64_t account, apr_t
     STORE(place->account, account);
 }
 
+/* When it was noted; 0: never, or by a clock that was put back since. */
+static apr_time_t time_of(const noted_t *noted, apr_time_t now)
+{
+    apr_time_t time = LOAD(noted->time);
+
+    return time <= now ? time : 0;
+}
+
 /* Note that an account was asked to pause. Returns how many were lately. */
 static int note_limited(consumer_t *consumer, apr_uint64_t account, apr_time_t now)
 {
@@ -191,16 +199,16 @@ static int note_limited(consumer_t *consumer, apr_uint64_t account, apr_time_t n
 
     for (int i = 0; i <= ABB_TRAFFIC_ACCOUNTS_MAX; ++i) {
         noted_t *noted = &consumer->limited[i];
+        apr_time_t time = time_of(noted, now);
 
         if (LOAD(noted->account) == account) {
             STORE(noted->time, now);
             oldest = NULL;
         }
-        else if (LOAD(noted->account) && LOAD(noted->time) <= now &&
-                 now - LOAD(noted->time) < ABB_TRAFFIC_ACCOUNTS_TIME) {
+        else if (LOAD(noted->account) && time && now - time < ABB_TRAFFIC_ACCOUNTS_TIME) {
             ++count;
         }
-        if (oldest && LOAD(noted->time) < LOAD(oldest->time)) {
+        if (oldest && time < time_of(oldest, now)) {
             oldest = noted;
         }
     }

@@ -4,6 +4,7 @@ an answer in time, a page with a reference."""
 from __future__ import annotations
 
 import base64
+import signal
 import socket
 import threading
 import time
@@ -13,6 +14,8 @@ import pytest
 from harness import tags
 from harness.config import VirtualHost, free_port, place
 from harness.fixtures import lasting, wanted_mpms
+from harness.names import LOST, Names
+from harness.names import SECONDS as NAME_SECONDS
 from harness.server import Server
 from harness.simulator import permission_route, uuid_of
 
@@ -163,6 +166,31 @@ def test_a_host_that_does_not_resolve(start_server, browser, logs, figure):
     seconds = time.monotonic() - started
     figure("page 503 after", seconds, "s")
     assert answer.status == 503 and seconds < 6
+
+
+@pytest.mark.parametrize("end", ["SIGUSR1", "SIGHUP", "SIGTERM"])
+def test_a_name_server_that_does_not_answer(start_server, scratch, browser, logs, figure, end):
+    """Nobody waits for the threads that ask it, neither a request nor the end of a child."""
+    logs.expect(tags.ANSWERED)
+    names = Names(scratch)
+    host = VirtualHost(f"AuthBitbucketAPIURL https://{LOST}/2.0\nAuthBitbucketHTTPTimeout 1s 3s\n"
+                       + place("any", "Require valid-user"))
+    server = start_server(host, preload=[names.library], environment=names.environment)
+    callback = browser.walk_to_callback(host.url("/any/page.html"), "mark")
+    started = time.monotonic()
+    answer = browser.get(callback)
+    seconds = time.monotonic() - started
+    figure("page 503 after", seconds, "s")
+    assert answer.status == 503 and seconds < 6
+    before = set(server.processes()) - {server.pid}
+    if end == "SIGTERM":
+        server.stop()
+    else:
+        server.reload(getattr(signal, end))
+        while before & set(server.processes()):
+            time.sleep(0.02)
+    assert names.questions() and time.monotonic() - started < NAME_SECONDS / 2
+    assert "exit signal" not in server.error_log.read_text()
 
 
 def test_no_redirect_is_followed(host, browser, simulator, logs):

@@ -32,6 +32,8 @@ static int is_full;
 /* Each stop ends the connections of an epoch. */
 static int epoch;
 static apr_interval_time_t delay;
+static char lost_kind;
+static int lost_times;
 static char hook_kind;
 static void (*hook)(void *data);
 static void *hook_data;
@@ -165,6 +167,11 @@ static apr_status_t store(ap_socache_instance_t *instance, server_rec *s, const 
         object->bytes = malloc(size);
         memcpy(object->bytes, data, size);
         object->size = size;
+        if (lost_times && lost_kind == (char)id[0]) {
+            --lost_times;
+            instance->is_dead = 1;
+            status = APR_EOF;
+        }
     }
     leave();
     return status;
@@ -240,7 +247,7 @@ void fake_reset(void)
     pthread_mutex_lock(&mutex);
     forget_all();
     memset(&counts, 0, sizeof(counts));
-    is_frozen = is_stopped = is_full = 0;
+    is_frozen = is_stopped = is_full = lost_times = 0;
     delay = 0;
     hook = NULL;
     pthread_cond_broadcast(&thawed);
@@ -302,6 +309,14 @@ void fake_start(int keeps_objects)
     if (!keeps_objects) {
         forget_all();
     }
+    pthread_mutex_unlock(&mutex);
+}
+
+void fake_lose_answers(char kind, int times)
+{
+    pthread_mutex_lock(&mutex);
+    lost_kind = kind;
+    lost_times = times;
     pthread_mutex_unlock(&mutex);
 }
 

@@ -50,6 +50,9 @@ void fake_stop(void);
 void fake_start(int keeps_objects);
 /* It answers each store with an error. */
 void fake_set_full(int is_full);
+/* Objects whose name begins with `kind` are stored, and the connection dies without a word; so
+ * many times. */
+void fake_lose_answers(char kind, int times);
 /* Called before each store of an object whose name begins with `kind`, once. */
 void fake_before_store(char kind, void (*function)(void *data), void *data);
 /* ---- objects as an intruder sees them ------------------------------------- */

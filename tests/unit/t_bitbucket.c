@@ -859,6 +859,40 @@ static void encoded_dot_segments_in_next_pages_are_refused(void **state)
     }
 }
 
+/* So many confirmed addresses of 100 bytes, beginning with the number of the page. */
+static const char *long_page(int page, int count, const char *next, apr_pool_t *p)
+{
+    const char *values = "";
+
+    for (int i = 0; i < count; ++i) {
+        values = apr_psprintf(p, "%s%s{\"email\":\"%d%s@example.com\"," CONFIRMED "}", values,
+                              i ? "," : "", page, unit_repeat('n', 87, p));
+    }
+    return apr_psprintf(p, "{\"values\":[%s],\"next\":\"%s\"}", values, next);
+}
+
+/* However many an account has, on the first page or on later ones. */
+static void the_list_of_addresses_has_a_largest_size(void **state)
+{
+    site_t *site = *state;
+    outcome_t outcome;
+
+    server_add_json(
+        site->server, "GET /2.0/user/emails?pagelen=100", 200,
+        long_page(1, 20, server_url(site->server, "/2.0/user/emails?p=2", site->p), site->p));
+    server_add_json(
+        site->server, "GET /2.0/user/emails?p=2", 200,
+        long_page(2, 60, server_url(site->server, "/2.0/user/emails?p=3", site->p), site->p));
+    server_add_json(site->server, "GET /2.0/user/emails?p=3", 200, long_page(3, 20, "", site->p));
+    site_add_ada(site);
+    outcome = ask_visitor(site, NULL, 0);
+    assert_int_equal(outcome.status, APR_SUCCESS);
+    assert_in_range(strlen(outcome.visitor.account.emails), 2000, 4096);
+    outcome = ask(site, EMAILS, server_json(NULL, 200, long_page(1, 60, "", site->p), site->p));
+    assert_int_equal(outcome.status, APR_SUCCESS);
+    assert_in_range(strlen(outcome.visitor.account.emails), 3900, 4096);
+}
+
 static void repeated_pages_are_refused(void **state)
 {
     site_t *site = *state;
@@ -1477,6 +1511,7 @@ int main(void)
         SITE_TEST(no_confirmed_address_is_none),
         SITE_TEST(foreign_next_pages_are_refused),
         SITE_TEST(encoded_dot_segments_in_next_pages_are_refused),
+        SITE_TEST(the_list_of_addresses_has_a_largest_size),
         SITE_TEST(repeated_pages_are_refused),
         SITE_TEST(the_first_page_is_not_asked_for_again),
         SITE_TEST(endless_pages_are_refused),

@@ -2,6 +2,7 @@
 #include "abb_crypto.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/random.h>
@@ -50,6 +51,35 @@ int getentropy(void *bytes, size_t size)
         return -1;
     }
     return getrandom(bytes, size, 0) == (ssize_t)size ? 0 : -1;
+}
+
+/* libcrypto gets so much memory more; -1: as much as it likes. */
+static int allocations_left = -1;
+static int was_refused;
+
+static int is_refused(void)
+{
+    if (allocations_left == 0) {
+        was_refused = 1;
+        return 1;
+    }
+    allocations_left -= allocations_left > 0;
+    return 0;
+}
+
+static void *allocate(size_t size, const char *file, int line)
+{
+    return is_refused() ? NULL : malloc(size);
+}
+
+static void *reallocate(void *bytes, size_t size, const char *file, int line)
+{
+    return is_refused() ? NULL : realloc(bytes, size);
+}
+
+static void release(void *bytes, const char *file, int line)
+{
+    free(bytes);
 }
 
 /* ---- random bytes, hashes, keys --------------------------------------------- */
@@ -1026,6 +1056,49 @@ static void children_share_no_nonce_with_their_parent(void **state)
     check_all_differ(nonces, 300);
 }
 
+/* So many allocations are granted and then none. Returns whether one was refused. */
+static int open_with(int allocations, const abb_crypto_keyring_t *ring, const sealed_t *sealed,
+                     int by_sealer, apr_pool_t *p)
+{
+    abb_crypto_context_t context = {"test", "realm", "cookie", 6};
+    abb_crypto_sealer_t *sealer = make_sealer(ring, p);
+    apr_status_t status;
+    unsigned char *text;
+    apr_size_t size;
+    abb_error_t err;
+
+    abb_error_clear(&err);
+    was_refused = 0;
+    allocations_left = allocations;
+    status = by_sealer ? abb_crypto_sealer_open(sealer, NULL, 0, sealed->bytes, sealed->size, &text,
+                                                &size, p, &err)
+                       : abb_crypto_open(ring, &context, NULL, 0, sealed->bytes, sealed->size,
+                                         &text, &size, p, &err);
+    allocations_left = -1;
+    assert_true(status == APR_SUCCESS || (was_refused && status == ABB_ECRYPTO));
+    assert_int_equal(err.status, status);
+    return was_refused;
+}
+
+/* Somebody's session would end for it. */
+static void no_memory_is_not_taken_for_a_wrong_key(void **state)
+{
+    abb_crypto_context_t context = {"test", "realm", "cookie", 6};
+    abb_crypto_keyring_t ring = make_ring(2, 1);
+    sealed_t sealed[2] = {
+        seal(&ring, &context, TEXT, sizeof(TEXT), *state),
+        seal_labelled(make_sealer(&ring, *state), NULL, TEXT, sizeof(TEXT), *state)};
+
+    for (int by_sealer = 0; by_sealer < 2; ++by_sealer) {
+        int allocations = 0;
+
+        while (open_with(allocations, &ring, &sealed[by_sealer], by_sealer, *state)) {
+            ++allocations;
+        }
+        assert_true(allocations > 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1069,9 +1142,14 @@ int main(void)
         UNIT_TEST(a_sealer_opens_with_all_its_keys),
         UNIT_TEST(texts_of_many_sealers_open),
         UNIT_TEST(a_sealer_without_random_bytes_seals_nothing),
+        UNIT_TEST(no_memory_is_not_taken_for_a_wrong_key),
         UNIT_TEST(threads_share_a_sealer),
         UNIT_TEST(children_share_no_nonce_with_their_parent),
     };
 
+    /* libcrypto takes them before it has taken any memory, or not at all. */
+    if (!CRYPTO_set_mem_functions(allocate, reallocate, release)) {
+        return 1;
+    }
     return cmocka_run_group_tests(tests, begin, unit_end);
 }

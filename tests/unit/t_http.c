@@ -2,6 +2,8 @@
 #include "abb_http.h"
 
 #include <curl/curl.h>
+#include <dlfcn.h>
+#include <netdb.h>
 #include <netinet/in.h>
 
 #include "abb_authorities.h"
@@ -46,6 +48,33 @@ static int destroy_place(void **state)
 }
 
 #define PLACE_TEST(function) cmocka_unit_test_setup_teardown(function, create_place, destroy_place)
+
+/* ---- a name server that does not answer ---------------------------------- */
+
+#define LOST_NAME "lost.example.com"
+
+/* How many threads ask for the name, and whether they are to go on. */
+static int askers_for_lost_name;
+static int is_lost_name_told;
+
+/* Stands before the C library's: one name is asked for in vain until a test is over. */
+int getaddrinfo(const char *restrict name, const char *restrict service,
+                const struct addrinfo *restrict hints, struct addrinfo **restrict found)
+{
+    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+        (int (*)(const char *, const char *, const struct addrinfo *, struct addrinfo **))dlsym(
+            RTLD_NEXT, "getaddrinfo");
+
+    if (!name || strcmp(name, LOST_NAME) != 0) {
+        return real(name, service, hints, found);
+    }
+    __atomic_add_fetch(&askers_for_lost_name, 1, __ATOMIC_SEQ_CST);
+    while (!__atomic_load_n(&is_lost_name_told, __ATOMIC_SEQ_CST)) {
+        usleep(10000);
+    }
+    __atomic_sub_fetch(&askers_for_lost_name, 1, __ATOMIC_SEQ_CST);
+    return EAI_AGAIN;
+}
 
 static abb_http_request_t get_request(const char *url)
 {
@@ -119,6 +148,55 @@ static void an_answer_comes_back_as_it_was_sent(void **state)
     assert_string_equal(answer.retry_after, "17");
     assert_string_equal(answer.date, "Mon, 30 Nov 2026 01:02:03 GMT");
     assert_string_equal(answer.error.text, "");
+}
+
+#define FOREIGN_FIELDS                                           \
+    "Retry-After: 99\r\nDate: Mon, 30 Nov 2020 01:02:03 GMT\r\n" \
+    "Content-Type: application/json\r\nX-RateLimit-Remaining: 1\r\n\r\n"
+
+static void check_no_fields(const abb_http_answer_t *answer)
+{
+    assert_null(answer->retry_after);
+    assert_null(answer->date);
+    assert_null(answer->content_type);
+    assert_null(answer->rate_limit_remaining);
+}
+
+static void what_comes_before_the_answer_does_not_count(void **state)
+{
+    static const char bytes[] = "HTTP/1.1 103 Early Hints\r\n" FOREIGN_FIELDS
+                                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+    place_t *place = *state;
+    abb_http_answer_t answer;
+
+    server_add(place->server, server_bytes("GET /", bytes, sizeof(bytes) - 1));
+    answer = get(place, "/");
+    check_whole(&answer, 200, "{}");
+    check_no_fields(&answer);
+}
+
+/* Neither that of one that makes no tunnel nor that of one that does. */
+static void what_a_proxy_says_of_its_tunnel_does_not_count(void **state)
+{
+    static const char refusal[] = "HTTP/1.1 429 Not Now\r\nContent-Length: 0\r\n" FOREIGN_FIELDS;
+    static const char tunnel[] = "HTTP/1.1 200 Tunnel\r\n" FOREIGN_FIELDS "no TLS";
+    place_t *place = *state;
+    abb_http_request_t request = get_request("https://bitbucket.example.com/");
+    server_rule_t rule = server_bytes("CONNECT *", tunnel, sizeof(tunnel) - 1);
+    abb_http_answer_t answer;
+
+    place->settings.proxy = place->server->origin;
+    server_add(place->server, server_bytes("CONNECT *", refusal, sizeof(refusal) - 1));
+    answer = perform(place, &request);
+    check_none(&answer);
+    check_no_fields(&answer);
+    server_forget_rules(place->server);
+    rule.end = SERVER_CLOSE;
+    server_add(place->server, rule);
+    answer = perform(place, &request);
+    check_none(&answer);
+    check_no_fields(&answer);
+    assert_int_equal(server_count(place->server, "CONNECT "), 2);
 }
 
 static void each_status_is_an_answer(void **state)
@@ -653,6 +731,37 @@ static void a_refused_connection_is_told_at_once(void **state)
     assert_null(strstr(answer.error.text, "secret"));
 }
 
+/* After twelve seconds somebody tells it after all, so that a fault is seen and ends. */
+static void *tell_lost_name_late(void *data)
+{
+    for (int i = 0; i < 120 && !__atomic_load_n(&is_lost_name_told, __ATOMIC_SEQ_CST); ++i) {
+        usleep(100000);
+    }
+    __atomic_store_n(&is_lost_name_told, 1, __ATOMIC_SEQ_CST);
+    return NULL;
+}
+
+/* The library's thread that asks is left behind; it ends some time after all that it came from. */
+static void a_name_server_without_an_answer_holds_nobody(void **state)
+{
+    place_t *place = *state;
+    pthread_t teller;
+
+    is_lost_name_told = 0;
+    assert_int_equal(pthread_create(&teller, NULL, tell_lost_name_late, NULL), 0);
+    place->settings.connect_timeout = LIMIT;
+    check_gives_up(place, "http://" LOST_NAME "/");
+    assert_int_equal(__atomic_load_n(&askers_for_lost_name, __ATOMIC_SEQ_CST), 1);
+    unit_destroy_pool((void **)&place->p);
+    __atomic_store_n(&is_lost_name_told, 1, __ATOMIC_SEQ_CST);
+    pthread_join(teller, NULL);
+    while (__atomic_load_n(&askers_for_lost_name, __ATOMIC_SEQ_CST)) {
+        usleep(1000);
+    }
+    /* And until the thread has let go of everything. */
+    usleep(50000);
+}
+
 /* ---- threads ------------------------------------------------------------- */
 
 typedef struct {
@@ -914,6 +1023,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(an_answer_comes_back_as_it_was_sent),
+        PLACE_TEST(what_comes_before_the_answer_does_not_count),
+        PLACE_TEST(what_a_proxy_says_of_its_tunnel_does_not_count),
         PLACE_TEST(each_status_is_an_answer),
         PLACE_TEST(a_body_may_hold_any_byte),
         PLACE_TEST(chunked_and_closed_bodies_are_whole),
@@ -941,6 +1052,7 @@ int main(void)
         PLACE_TEST(a_dripping_body_has_a_time_limit),
         PLACE_TEST(dripping_header_lines_have_a_time_limit),
         PLACE_TEST(a_refused_connection_is_told_at_once),
+        cmocka_unit_test_setup(a_name_server_without_an_answer_holds_nobody, create_place),
         PLACE_TEST(threads_do_not_get_each_others_answers),
         PLACE_TEST(a_crowd_finds_its_connections_again),
         PLACE_TEST(a_connection_does_not_read_all_authorities),

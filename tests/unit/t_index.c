@@ -350,6 +350,63 @@ static void a_dead_writer_is_waited_for_and_no_longer(void **state)
     assert_int_equal(list(place, ADA, NOW)->nelts, 2);
 }
 
+/* Before so many of the next replacements another one has the list, writes it, and goes. */
+static struct {
+    const abb_store_t *store;
+    int times;
+} rival;
+
+static apr_status_t replace_after_rival(void *engine, const abb_store_key_t *key,
+                                        apr_uint64_t generation, const abb_store_record_t *record,
+                                        apr_time_t now, abb_error_t *err)
+{
+    if (rival.times > 0) {
+        abb_store_record_t stored;
+        apr_uint64_t holder;
+        apr_pool_t *p;
+
+        --rival.times;
+        apr_pool_create(&p, NULL);
+        assert_int_equal(
+            abb_store_lease(rival.store, key, SECONDS(2), NOW + SECONDS(60), &holder, NULL),
+            APR_SUCCESS);
+        assert_int_equal(
+            abb_store_get(rival.store, key, ABB_STORE_BOTH_PARTS, NOW, &stored, p, NULL),
+            APR_SUCCESS);
+        assert_int_equal(abb_store_replace(rival.store, key, stored.generation, &stored, NOW, NULL),
+                         APR_SUCCESS);
+        assert_int_equal(abb_store_release(rival.store, key, holder, NULL), APR_SUCCESS);
+        apr_pool_destroy(p);
+    }
+    return abb_store_replace(rival.store, key, generation, record, now, err);
+}
+
+/* In a slow cache the work takes longer than the lease, and another comes in between. */
+static void who_lost_the_lease_begins_again(void **state)
+{
+    place_t *place = *state;
+    abb_session_t *sessions[3];
+    int ended;
+
+    make_blind(place);
+    place->blind_methods.replace = replace_after_rival;
+    rival.store = place->store;
+    rival.times = 0;
+    place->sessions.max_per_account = 2;
+    sessions[0] = sign_in(place, ADA, NOW, &ended);
+    rival.times = 1;
+    sessions[1] = sign_in(place, ADA, NOW + SECONDS(1), &ended);
+    assert_int_equal(ended, 0);
+    rival.times = 3;
+    sessions[2] = sign_in(place, ADA, NOW + SECONDS(2), &ended);
+    assert_int_equal(ended, 1);
+    assert_int_equal(rival.times, 0);
+    for (int i = 0; i < 3; ++i) {
+        assert_int_equal(is_living(place, sessions[i], NOW + SECONDS(3)), i > 0);
+    }
+    assert_int_equal(list(place, ADA, NOW + SECONDS(3))->nelts, 2);
+}
+
 /* What nobody can end later does not begin. */
 static void one_that_cannot_be_noted_ends(void **state)
 {
@@ -565,6 +622,7 @@ int main(void)
         PLACE_TEST(a_list_has_an_end),
         PLACE_TEST(a_dead_writer_is_waited_for_and_no_longer),
         PLACE_TEST(one_that_cannot_be_noted_ends),
+        PLACE_TEST(who_lost_the_lease_begins_again),
         PLACE_TEST(a_lost_list_comes_back),
         PLACE_TEST(what_is_noted_is_not_written_again),
         PLACE_TEST(what_comes_back_keeps_its_age),

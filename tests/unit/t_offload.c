@@ -487,6 +487,76 @@ static void its_end_drops_what_waits(void **state)
     assert_int_equal(side->begun, side->done);
 }
 
+/* Somebody who asks, in a thread of his own. */
+typedef struct {
+    abb_offload_t *offload;
+    side_t *side;
+    pthread_t thread;
+    apr_status_t status;
+    abb_error_t err;
+    apr_interval_time_t taken;
+} asker_t;
+
+static void *asker_body(void *data)
+{
+    asker_t *asker = data;
+    apr_time_t began = apr_time_now();
+
+    abb_error_clear(&asker->err);
+    asker->status = ask(asker->offload, asker->side, &asker->err);
+    asker->taken = apr_time_now() - began;
+    return NULL;
+}
+
+static void *thaw_soon(void *data)
+{
+    apr_sleep(apr_time_from_msec(100));
+    set_frozen(data, 0);
+    return NULL;
+}
+
+/* The first has a thread that is at work; the others wait for one that never comes. */
+static void its_end_is_told_to_those_who_wait(void **state)
+{
+    side_t *side = make_side();
+    abb_offload_settings_t settings = {"the other side",
+                                       1,
+                                       apr_time_from_sec(5),
+                                       3,
+                                       apr_time_from_msec(50),
+                                       apr_time_from_msec(200),
+                                       probe,
+                                       tell,
+                                       side};
+    asker_t askers[4];
+    pthread_t thawer;
+    apr_pool_t *p;
+
+    apr_pool_create(&p, *state);
+    assert_int_equal(abb_offload_create(&askers[0].offload, &settings, p), APR_SUCCESS);
+    set_frozen(side, 1);
+    for (size_t i = 0; i < UNIT_COUNT(askers); ++i) {
+        askers[i].offload = askers[0].offload;
+        askers[i].side = side;
+        assert_int_equal(pthread_create(&askers[i].thread, NULL, asker_body, &askers[i]), 0);
+        await(side, &side->begun, 1);
+    }
+    apr_sleep(apr_time_from_msec(100));
+    assert_int_equal(pthread_create(&thawer, NULL, thaw_soon, side), 0);
+    apr_pool_destroy(p);
+    for (size_t i = 0; i < UNIT_COUNT(askers); ++i) {
+        pthread_join(askers[i].thread, NULL);
+        assert_true(askers[i].taken < apr_time_from_sec(4));
+    }
+    pthread_join(thawer, NULL);
+    assert_int_equal(askers[0].status, APR_SUCCESS);
+    for (size_t i = 1; i < UNIT_COUNT(askers); ++i) {
+        assert_int_equal(askers[i].status, ABB_ESTORE);
+        assert_string_equal(askers[i].err.text, "the other side is not asked: the server ends");
+    }
+    assert_int_equal(side->done, 1);
+}
+
 /* What a thread does when it is at its very end, the code of this module behind it. */
 static pthread_key_t last_act;
 
@@ -658,6 +728,7 @@ int main(void)
         UNIT_TEST(what_nobody_waits_for_is_bounded),
         UNIT_TEST(its_end_does_not_wait_for_a_stuck_thread),
         UNIT_TEST(its_end_drops_what_waits),
+        UNIT_TEST(its_end_is_told_to_those_who_wait),
         UNIT_TEST(after_its_end_no_thread_is_on_its_way),
         UNIT_TEST(nor_one_that_tried),
         UNIT_TEST(threads_take_no_signals),

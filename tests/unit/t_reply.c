@@ -11,6 +11,9 @@
 
 #include <apr_file_info.h>
 #include <apr_file_io.h>
+#include <jansson.h>
+#include <malloc.h>
+#include <sys/resource.h>
 
 #include "unit.h"
 
@@ -480,6 +483,119 @@ static void a_page_has_a_greatest_number_of_addresses(void **state)
         ABB_EUPSTREAM);
 }
 
+/* The most memory that this program has had so far, in KiB. */
+static long most_memory(void)
+{
+    struct rusage usage;
+
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return usage.ru_maxrss;
+}
+
+/* As many different addresses of 254 bytes as a page may hold. */
+static const char *long_emails(apr_pool_t *p)
+{
+    const char *name = unit_repeat('n', 254 - 4 - strlen("@example.com"), p);
+    struct iovec parts[ABB_REPLY_EMAILS_MAX];
+
+    for (int i = 0; i < ABB_REPLY_EMAILS_MAX; ++i) {
+        parts[i].iov_base = apr_psprintf(
+            p, "%s{\"email\":\"%s%04d@example.com\",\"is_confirmed\":true,\"is_primary\":%s}",
+            i ? "," : "", name, i, i == 1999 ? "true" : "false");
+        parts[i].iov_len = strlen(parts[i].iov_base);
+    }
+    return apr_pstrcat(p, "{\"values\":[", apr_pstrcatv(p, parts, ABB_REPLY_EMAILS_MAX, NULL), "]}",
+                       NULL);
+}
+
+/* What is kept of a page has a largest size, and so has what is needed to read it. */
+static void a_list_of_addresses_has_a_largest_size(void **state)
+{
+    const char *body = long_emails(*state);
+    long before = most_memory();
+    abb_reply_emails_t emails;
+
+    assert_int_equal(abb_reply_emails(body, strlen(body), &emails, *state, NULL), APR_SUCCESS);
+    assert_in_range(strlen(emails.confirmed), ABB_REPLY_CONFIRMED_MAX - 254,
+                    ABB_REPLY_CONFIRMED_MAX);
+    assert_string_equal(strrchr(emails.confirmed, '@'), "@example.com");
+    assert_non_null(strstr(emails.first_confirmed, "0000@"));
+    assert_non_null(strstr(emails.primary, "1999@"));
+    assert_true(most_memory() - before < 64 * 1024);
+}
+
+/* An answer with so many values in a list nobody asked for. */
+static const char *many_values(int count, const char *value, apr_pool_t *p)
+{
+    apr_size_t length = strlen(value);
+    char *list = apr_palloc(p, (apr_size_t)count * length + 1);
+
+    for (int i = 0; i < count; ++i) {
+        memcpy(list + (apr_size_t)i * length, value, length + 1);
+    }
+    list[(apr_size_t)count * length - 1] = '\0';
+    return apr_pstrcat(p, "{\"access_token\":\"a\",\"type\":\"user\",\"uuid\":\"{" USER "}\",",
+                       "\"values\":[", list, "]}", NULL);
+}
+
+/* The object, its list, three commas before it and those between the values. */
+static void an_answer_has_a_greatest_number_of_values(void **state)
+{
+    const char *body = many_values(ABB_REPLY_VALUES_MAX - 4, "1,", *state);
+    outcome_t outcome;
+
+    assert_int_equal(run_text("tokens-", body, *state).status, APR_SUCCESS);
+    body = many_values(ABB_REPLY_VALUES_MAX - 3, "1,", *state);
+    outcome = run_text("tokens-", body, *state);
+    assert_int_equal(outcome.status, ABB_EUPSTREAM);
+    assert_non_null(strstr(outcome.err.text, "it holds more than 20000 values"));
+    /* In texts nothing counts. */
+    body = apr_pstrcat(*state, "{\"access_token\":\"a\",\"x\":\"\\\"",
+                       unit_repeat(',', ABB_REPLY_VALUES_MAX + 1, *state), "\"}", NULL);
+    assert_int_equal(run_text("tokens-", body, *state).status, APR_SUCCESS);
+}
+
+/* What jansson has at this moment, and the most that it had, in bytes. */
+static size_t json_memory;
+static size_t most_json_memory;
+
+static void *allocate_json(size_t size)
+{
+    void *bytes = malloc(size);
+
+    json_memory += malloc_usable_size(bytes);
+    if (json_memory > most_json_memory) {
+        most_json_memory = json_memory;
+    }
+    return bytes;
+}
+
+static void free_json(void *bytes)
+{
+    json_memory -= malloc_usable_size(bytes);
+    free(bytes);
+}
+
+/* A request may need twenty answers. */
+static void reading_takes_little_memory_and_keeps_none(void **state)
+{
+    static const char *const about[] = {"tokens-",     "user-",   "emails-",    "error-",
+                                        "permission-", "member-", "repository-"};
+    const char *many = many_values(ABB_REPLY_VALUES_MAX / 2 - 10, "{},", *state);
+    const char *megabyte = many_values(340000, "{},", *state);
+
+    json_set_alloc_funcs(allocate_json, free_json);
+    for (apr_size_t i = 0; i < 2 * UNIT_COUNT(about); ++i) {
+        const char *body = i < UNIT_COUNT(about) ? megabyte : many;
+        outcome_t outcome;
+
+        run(about[i % UNIT_COUNT(about)], body, strlen(body), "acme", &outcome, *state);
+        assert_int_equal(json_memory, 0);
+    }
+    json_set_alloc_funcs(malloc, free);
+    assert_in_range(most_json_memory, 1024 * 1024, 16 * 1024 * 1024);
+}
+
 /* ---- whatever comes ------------------------------------------------------ */
 
 static const char *const questions[] = {"tokens-",     "user-",   "emails-",
@@ -574,6 +690,9 @@ int main(void)
         UNIT_TEST(ten_megabytes_are_read),
         UNIT_TEST(huge_lifetimes_are_bounded),
         UNIT_TEST(a_page_has_a_greatest_number_of_addresses),
+        UNIT_TEST(a_list_of_addresses_has_a_largest_size),
+        UNIT_TEST(an_answer_has_a_greatest_number_of_values),
+        UNIT_TEST(reading_takes_little_memory_and_keeps_none),
         UNIT_TEST(spoilt_answers_do_no_harm),
         UNIT_TEST(the_error_may_be_left_out),
         UNIT_TEST(answers_are_copied),

@@ -65,6 +65,9 @@ static apr_status_t probe_put(void *engine, const abb_store_key_t *key,
 
     ++probe->puts;
     probe->key = *key;
+    if (probe->answer == APR_EEXIST) {
+        return APR_EEXIST;
+    }
     return probe->answer != APR_SUCCESS ? abb_error_set(err, probe->answer, "the probe fails")
                                         : abb_store_put(probe->inner, key, record, now, err);
 }
@@ -141,7 +144,7 @@ static void probe_expect(void *engine, const abb_store_key_t *key, apr_uint32_t 
 }
 
 static const abb_store_methods_t probe_methods = {
-    probe_get,  probe_put,  probe_replace, probe_touch,          probe_lease, probe_release,
+    probe_get,  probe_put,  probe_replace, probe_touch,          probe_lease,  probe_release,
     probe_fail, probe_drop, probe_figures, probe_take_evictions, probe_expect, NULL};
 
 /* ---- a site -------------------------------------------------------------- */
@@ -929,6 +932,24 @@ static void the_open_part_is_looked_at_again(void **state)
     assert_int_equal(abb_session_look(&place->sessions, early, NOW, place->p, NULL), ABB_ESTORE);
 }
 
+/* It cannot be, and if it were, somebody has to be told something. */
+static void an_id_that_is_there_already_has_a_sentence(void **state)
+{
+    place_t *place = *state;
+    abb_record_t record = make_record();
+    abb_record_private_t part = make_private();
+    abb_session_t *session;
+    const char *cookie;
+    abb_error_t err;
+
+    place->probe.answer = APR_EEXIST;
+    abb_error_clear(&err);
+    assert_int_equal(abb_session_create(&place->sessions, &record, &part, NOW, &cookie, &session,
+                                        place->p, &err),
+                     ABB_ESTORE);
+    assert_string_equal(err.text, "the store has a session already under an id just drawn");
+}
+
 static void a_record_is_replaced(void **state)
 {
     place_t *place = *state;
@@ -1264,6 +1285,7 @@ int main(void)
         PLACE_TEST(a_damaged_record_is_not_an_absent_session),
         PLACE_TEST(both_parts_are_read_again),
         PLACE_TEST(the_open_part_is_looked_at_again),
+        PLACE_TEST(an_id_that_is_there_already_has_a_sentence),
         PLACE_TEST(a_record_is_replaced),
         PLACE_TEST(of_two_replacements_one_wins),
         PLACE_TEST(a_replacement_keeps_the_end),

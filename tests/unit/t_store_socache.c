@@ -345,6 +345,40 @@ static void a_restart_costs_one_more_try(void **state)
     assert_int_equal(status_at(&place, 1, NOW), APR_NOTFOUND);
 }
 
+/* The connection dies when the record is written, before anybody is told. */
+static void a_record_without_an_answer_is_the_own(void **state)
+{
+    place_t place = begin(ABB_STORE_SOCACHE_RENEWABLE, *state);
+    abb_store_record_t record = make_record(10, 10, 1, *state);
+    abb_store_record_t got;
+    apr_uint64_t before;
+
+    fake_lose_answers('r', 1);
+    assert_int_equal(put_small(&place, 1), APR_SUCCESS);
+    assert_int_equal(get_at(&place, 1, NOW, &got), APR_SUCCESS);
+    before = got.generation;
+    assert_int_equal(put_small(&place, 1), APR_EEXIST);
+    fake_lose_answers('r', 1);
+    assert_int_equal(replace_at(&place, 1, before, &record, NOW), APR_SUCCESS);
+    assert_int_equal(get_at(&place, 1, NOW, &got), APR_SUCCESS);
+    assert_true(got.generation != before);
+    assert_int_equal(replace_at(&place, 1, before, &record, NOW), ABB_ECHANGED);
+}
+
+static void a_lease_without_an_answer_is_the_own(void **state)
+{
+    place_t place = begin(ABB_STORE_SOCACHE_RENEWABLE, *state);
+    apr_uint64_t holder;
+    apr_uint64_t other;
+
+    assert_int_equal(put_small(&place, 1), APR_SUCCESS);
+    fake_lose_answers('l', 1);
+    assert_int_equal(lease_at(&place, 1, SECONDS(55), NOW, &holder), APR_SUCCESS);
+    assert_int_equal(lease_at(&place, 1, SECONDS(55), NOW, &other), ABB_ECHANGED);
+    assert_int_equal(release_at(&place, 1, holder), APR_SUCCESS);
+    assert_int_equal(lease_at(&place, 1, SECONDS(55), NOW, &other), APR_SUCCESS);
+}
+
 static void several_threads_may_use_its_memory(void **state)
 {
     place_t place = begin(ABB_STORE_SOCACHE_RENEWABLE, *state);
@@ -655,6 +689,25 @@ static void a_slow_cache_gives_leases(void **state)
     fake_set_delay(0);
 }
 
+/* Its first try was late and never heard of it: nobody has the lease, and not for long. */
+static void nor_does_a_second_try(void **state)
+{
+    machine_t *machine = prepare_machine(ABB_STORE_SOCACHE_RENEWABLE);
+    place_t here = begin(ABB_STORE_SOCACHE_LOCAL, *state);
+    apr_uint64_t holder;
+    place_t there;
+
+    machine->settings.settle = apr_time_from_msec(5);
+    there = make_place(machine, *state);
+    assert_int_equal(put_small(&here, 1), APR_SUCCESS);
+    fake_set_delay(apr_time_from_msec(20));
+    fake_lose_answers('l', 1);
+    assert_int_equal(lease_at(&there, 1, SECONDS(55), NOW, &holder), ABB_ECHANGED);
+    fake_set_delay(0);
+    assert_int_equal(lease_at(&there, 1, SECONDS(55), NOW, &holder), ABB_ECHANGED);
+    assert_int_equal(lease_at(&there, 1, SECONDS(55), NOW + SECONDS(1), &holder), APR_SUCCESS);
+}
+
 enum { RIVALS = 8 };
 
 static void *lease_body(void *data)
@@ -903,6 +956,8 @@ int main(void)
         UNIT_TEST(a_flushed_cache_is_a_miss),
         UNIT_TEST(a_full_cache_is_still_read),
         UNIT_TEST(a_restart_costs_one_more_try),
+        UNIT_TEST(a_record_without_an_answer_is_the_own),
+        UNIT_TEST(a_lease_without_an_answer_is_the_own),
         UNIT_TEST(several_threads_may_use_its_memory),
         UNIT_TEST(it_is_back_soon_after_a_stop),
         UNIT_TEST(a_frozen_cache_is_waited_for_thrice),
@@ -915,6 +970,7 @@ int main(void)
         UNIT_TEST(a_late_use_brings_nothing_back),
         UNIT_TEST(a_use_undoes_no_replacement),
         UNIT_TEST(who_is_late_gets_no_lease),
+        UNIT_TEST(nor_does_a_second_try),
         UNIT_TEST(a_slow_cache_gives_leases),
         UNIT_TEST(of_many_one_gets_the_lease),
         UNIT_TEST(expiries_are_what_providers_take),

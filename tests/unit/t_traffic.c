@@ -295,6 +295,23 @@ static void three_accounts_in_a_longer_time_do_not(void **state)
     assert_string_equal(place->heard.events, "");
 }
 
+/* What was noted before is of a time to come, and gives way. */
+static void also_after_the_clock_was_put_back(void **state)
+{
+    static const char *const earlier[] = {"a", "b", "c", "d", "e"};
+    place_t *place = make_place(*state);
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(earlier); ++i) {
+        abb_traffic_pause(place->traffic, earlier[i], SECONDS(30), NOW + SECONDS(7200 + 70 * i));
+    }
+    assert_string_equal(place->heard.events, "");
+    abb_traffic_pause(place->traffic, ADA, SECONDS(30), NOW);
+    abb_traffic_pause(place->traffic, BOB, SECONDS(30), NOW + SECONDS(1));
+    assert_string_equal(place->heard.events, "");
+    abb_traffic_pause(place->traffic, CYD, SECONDS(30), NOW + SECONDS(2));
+    assert_string_equal(place->heard.events, "P");
+}
+
 static void strangers_count_as_accounts(void **state)
 {
     place_t *place = make_place(*state);
@@ -411,6 +428,7 @@ int main(void)
         UNIT_TEST(a_pause_is_cut),
         UNIT_TEST(three_accounts_within_a_minute_stop_the_consumer),
         UNIT_TEST(three_accounts_in_a_longer_time_do_not),
+        UNIT_TEST(also_after_the_clock_was_put_back),
         UNIT_TEST(strangers_count_as_accounts),
         UNIT_TEST(many_accounts_pause),
         UNIT_TEST(the_log_is_told_seldom),
