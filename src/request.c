@@ -362,11 +362,47 @@ static void collect_value(apr_table_t *headers, const char **all, apr_pool_t *p)
     }
 }
 
+/* Whether a field tells some shared caches what to do, whatever Cache-Control says. */
+static int is_targeted(const char *name)
+{
+    static const char *const names[] = {"Surrogate-Control", "Edge-Control", "X-Accel-Expires"};
+    static const char suffix[] = "-Cache-Control";
+    apr_size_t length = strlen(name);
+
+    for (apr_size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+        if (strcasecmp(name, names[i]) == 0) {
+            return 1;
+        }
+    }
+    return length >= sizeof(suffix) - 1 &&
+           strcasecmp(name + length - (sizeof(suffix) - 1), suffix) == 0;
+}
+
+static void drop_targeted(apr_table_t *headers)
+{
+    const apr_array_header_t *all = apr_table_elts(headers);
+    int i = 0;
+
+    while (i < all->nelts) {
+        const char *name = APR_ARRAY_IDX(all, i, apr_table_entry_t).key;
+
+        if (is_targeted(name)) {
+            /* The next one moves up to this place. */
+            apr_table_unset(headers, name);
+        }
+        else {
+            ++i;
+        }
+    }
+}
+
 void abb_request_make_private(request_rec *r)
 {
     const char *all = NULL;
     int is_private = 0;
 
+    drop_targeted(r->err_headers_out);
+    drop_targeted(r->headers_out);
     collect_value(r->err_headers_out, &all, r->pool);
     collect_value(r->headers_out, &all, r->pool);
     if (!all) {

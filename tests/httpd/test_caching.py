@@ -28,6 +28,15 @@ CONTROLS = {
     "immutable": ("public, max-age=31536000, immutable", {"private", "max-age=31536000", "immutable"}),
 }
 
+# Fields by which some caches go instead of Cache-Control, and some that only look like them.
+TARGETED = ("CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "akamai-cache-control", "Surrogate-Control", "EDGE-CONTROL",
+            "X-Accel-Expires")
+ALIKE = ("CDN-Cache-Control-Was", "XCache-Control", "Surrogate-Key")
+
+
+def sets(condition: str = "onsuccess") -> list[str]:
+    return [f'Header {condition} set {name} "public, max-age=600"' for name in TARGETED + ALIKE]
+
 
 @pytest.fixture(scope="module")
 def hosts(shared_simulator):
@@ -36,6 +45,9 @@ def hosts(shared_simulator):
         place("off", "AuthBitbucketPrivate Off", says("public, max-age=600"), "Require valid-user"),
         place("headers", 'Header set Cache-Control "public, max-age=600"', "Require valid-user"),
         place("always", 'Header always set Cache-Control "public, max-age=600"', "Require valid-user"),
+        place("targeted", *sets(), "Require valid-user"),
+        place("targeted-always", *sets("always"), "Require valid-user"),
+        place("targeted-off", "AuthBitbucketPrivate Off", *sets(), "Require valid-user"),
         place("expires", "ExpiresActive On", 'ExpiresDefault "access plus 1 hour"', "Require valid-user"),
         place("team", "Require bitbucket-workspace acme"),
         place("open", says("public, max-age=600"), auth=False),
@@ -71,6 +83,14 @@ def test_what_other_modules_say(hosts, log_watch, browser, name):
     assert "private" in found and "public" not in found
 
 
+@pytest.mark.parametrize("name", ["targeted", "targeted-always"])
+def test_what_is_said_to_some_caches_only(hosts, log_watch, browser, name):
+    """A CDN that finds a field of its own does not look at Cache-Control."""
+    answer = browser.sign_in(hosts.url(f"/{name}/page.html"), "mark")
+    assert answer.status == 200 and [field for field in TARGETED if answer.header(field)] == []
+    assert [field for field in ALIKE if answer.header(field)] == list(ALIKE)
+
+
 def test_static_files_too(hosts, log_watch, browser):
     assert controls(browser.sign_in(hosts.url("/nothing/page.html"), "mark")) == {"private"}
     answer = browser.get(hosts.url("/nothing/page.html"))
@@ -87,6 +107,11 @@ def test_errors_too(hosts, log_watch, browser, path):
 @pytest.mark.parametrize("path", ["/off/env.cgi", "/with-htaccess/env.cgi"])
 def test_switched_off(hosts, log_watch, browser, path):
     assert controls(browser.sign_in(hosts.url(path), "mark")) == {"public", "max-age=600"}
+
+
+def test_switched_off_for_some_caches(hosts, log_watch, browser):
+    answer = browser.sign_in(hosts.url("/targeted-off/page.html"), "mark")
+    assert [field for field in TARGETED if answer.header(field)] == list(TARGETED)
 
 
 def test_open_places_are_left_alone(hosts, log_watch, browser):
