@@ -333,6 +333,20 @@ static int is_directive(const char *word, const char *name)
     return strncasecmp(word, name, length) == 0 && (word[length] == '\0' || word[length] == '=');
 }
 
+/* Take spaces off both ends, in place. */
+static char *trim(char *word)
+{
+    char *end = word + strlen(word);
+
+    while (end > word && apr_isspace(end[-1])) {
+        *--end = '\0';
+    }
+    while (apr_isspace(*word)) {
+        ++word;
+    }
+    return word;
+}
+
 /* Cache-Control without what invites shared caches; *is_private when it forbids them. */
 static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p)
 {
@@ -341,9 +355,7 @@ static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p
     char *state;
 
     for (char *word = apr_strtok(words, ",", &state); word; word = apr_strtok(NULL, ",", &state)) {
-        while (apr_isspace(*word)) {
-            ++word;
-        }
+        word = trim(word);
         /* private="Set-Cookie" speaks of fields only. */
         *is_private |= strcasecmp(word, "private") == 0 || is_directive(word, "no-store");
         if (*word && !is_directive(word, "public") && !is_directive(word, "s-maxage")) {
@@ -353,9 +365,10 @@ static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p
     return kept;
 }
 
+/* mod_proxy keeps each line of an answer as one of its own. */
 static void collect_value(apr_table_t *headers, const char **all, apr_pool_t *p)
 {
-    const char *value = apr_table_get(headers, "Cache-Control");
+    const char *value = apr_table_getm(p, headers, "Cache-Control");
 
     if (value) {
         *all = *all ? apr_pstrcat(p, *all, ", ", value, NULL) : value;
