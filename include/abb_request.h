@@ -58,6 +58,13 @@ typedef enum {
 abb_request_kind_t abb_request_kind(request_rec *r);
 
 /*
+ * Whether a request says itself that it is no page load: it is a prefetch, or the fetch of
+ * a script, an image or the like. One that says nothing, as of curl and of old browsers, may
+ * be one. Source: as above; "Fetch" of the WHATWG for Sec-Purpose.
+ */
+int abb_request_denies_navigation(request_rec *r);
+
+/*
  * The kind of a form that is posted: by a page in a window, by one in a frame, or
  * not by a page (ABB_REQUEST_OTHER). Source: as above; without Fetch Metadata also
  * by the two Content-Types of forms.

@@ -148,6 +148,13 @@ abb_request_kind_t abb_request_kind(request_rec *r)
     return accepts(r, "application/json") ? ABB_REQUEST_JSON : ABB_REQUEST_OTHER;
 }
 
+int abb_request_denies_navigation(request_rec *r)
+{
+    const char *mode = header(r, "Sec-Fetch-Mode");
+
+    return is_prefetch(r) || (*mode && strcmp(mode, "navigate") != 0);
+}
+
 static int has_type_of_form(request_rec *r)
 {
     const char *type = header(r, "Content-Type");
