@@ -60,6 +60,13 @@ apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_p
 const char *abb_text_origin_host(const char *origin, apr_size_t *length);
 
 /*
+ * A URL without what may be secret: a query, and what stands before an '@', for which
+ * it says "(not shown)". The last '@' of all counts, wherever it is: a password may hold
+ * a '/' or '?' as it is. Takes any text. Lifetime: p.
+ */
+const char *abb_text_public_url(const char *url, apr_pool_t *p);
+
+/*
  * Accept an address that a browser may be sent to on this site, as a path with
  * optional query. `text` is such a path, or starts with exactly `origin`
  * ("https://wiki.example.com", may be NULL). A positive grammar: one leading

@@ -38,6 +38,12 @@ static const char *fault(cmd_parms *cmd, const char *value, const char *why)
     return complain(cmd, apr_psprintf(cmd->temp_pool, "'%s' %s", value, why));
 }
 
+/* A password in a refused URL is not for terminals and journals. */
+static const char *fault_of_url(cmd_parms *cmd, const char *url, const char *why)
+{
+    return fault(cmd, strchr(url, '@') ? abb_text_public_url(url, cmd->temp_pool) : url, why);
+}
+
 /* mod_info and dumps of the configuration print arguments as they stand in the tree. */
 static void hide_arguments(cmd_parms *cmd)
 {
@@ -208,7 +214,8 @@ static const char *check_url(cmd_parms *cmd, const char *value)
 {
     const char *why = abb_http_check_url(value);
 
-    return why ? fault(cmd, value, apr_pstrcat(cmd->temp_pool, "is refused: ", why, NULL)) : NULL;
+    return why ? fault_of_url(cmd, value, apr_pstrcat(cmd->temp_pool, "is refused: ", why, NULL))
+               : NULL;
 }
 
 static const char *set_authorize_url(cmd_parms *cmd, void *directory, const char *value)
@@ -232,7 +239,7 @@ static const char *set_api_url(cmd_parms *cmd, void *directory, const char *valu
     }
     configure(cmd)->api_url = apr_pstrmemdup(cmd->pool, value, length);
     if (strchr(value, '?')) {
-        return fault(cmd, value, "holds a query: write the address up to /2.0");
+        return fault_of_url(cmd, value, "holds a query: write the address up to /2.0");
     }
     return check_url(cmd, value);
 }
@@ -273,9 +280,13 @@ static const char *set_proxy(cmd_parms *cmd, void *directory, const char *value)
 {
     apr_uri_t uri;
 
+    if (strchr(value, '@')) {
+        hide_arguments(cmd);
+    }
     if (apr_uri_parse(cmd->pool, value, &uri) != APR_SUCCESS || !uri.scheme || !uri.hostname ||
         (strcmp(uri.scheme, "http") != 0 && strcmp(uri.scheme, "https") != 0)) {
-        return fault(cmd, value, "is no proxy: write for instance http://proxy.example.com:3128");
+        return fault_of_url(cmd, value,
+                            "is no proxy: write for instance http://proxy.example.com:3128");
     }
     configure(cmd)->proxy = value;
     return NULL;

@@ -305,6 +305,17 @@ const char *abb_text_origin_host(const char *origin, apr_size_t *length)
     return host;
 }
 
+const char *abb_text_public_url(const char *url, apr_pool_t *p)
+{
+    const char *scheme_end = url + strcspn(url, ":/?#@");
+    const char *start = strncmp(scheme_end, "://", 3) == 0 ? scheme_end + 3 : url;
+    const char *at = strrchr(start, '@');
+    const char *rest = at ? at : start;
+
+    return apr_pstrcat(p, apr_pstrmemdup(p, url, (apr_size_t)(start - url)),
+                       at ? "(not shown)" : "", apr_pstrmemdup(p, rest, strcspn(rest, "?#")), NULL);
+}
+
 const char *abb_text_local_path(const char *text, const char *origin)
 {
     apr_size_t length;
