@@ -428,11 +428,27 @@ static const char *set_session_keys(cmd_parms *cmd, void *directory, int count,
     return NULL;
 }
 
-/* A size with an optional K, M or G; -1 when it is none. */
+/* How many bits a unit stands for, -1 when it is none. */
+static int bits_of_unit(char unit)
+{
+    switch (apr_toupper(unit)) {
+    case 'K':
+        return 10;
+    case 'M':
+        return 20;
+    case 'G':
+        return 30;
+    default:
+        return -1;
+    }
+}
+
+/* A size with an optional K, M or G; -1 when it is none or too large. */
 static apr_int64_t parse_size(const char *text, apr_size_t length)
 {
     apr_int64_t size = 0;
     apr_size_t i = 0;
+    int bits;
 
     while (i < length && apr_isdigit(text[i]) && size < (1LL << 40)) {
         size = size * 10 + (text[i++] - '0');
@@ -440,19 +456,8 @@ static apr_int64_t parse_size(const char *text, apr_size_t length)
     if (i == 0 || i + 1 < length) {
         return -1;
     }
-    if (i == length) {
-        return size;
-    }
-    switch (apr_toupper(text[i])) {
-    case 'K':
-        return size << 10;
-    case 'M':
-        return size << 20;
-    case 'G':
-        return size << 30;
-    default:
-        return -1;
-    }
+    bits = i < length ? bits_of_unit(text[i]) : 0;
+    return bits < 0 || (apr_uint64_t)size > ABB_STORE_SHM_MAX >> bits ? -1 : size << bits;
 }
 
 /* redis:..., memcache:... and whatever other provider of httpd's is loaded. */
@@ -526,8 +531,7 @@ static const char *set_shm(cmd_parms *cmd, const char *value, const char *rest)
         size = parse_size(open + 1, (apr_size_t)(rest + length - 1 - (open + 1)));
         length = (apr_size_t)(open - rest);
     }
-    if (size < ABB_STORE_SHM_MIN || (apr_uint64_t)size > ABB_STORE_SHM_MAX ||
-        (length > 0 && *rest != ':')) {
+    if (size < ABB_STORE_SHM_MIN || (length > 0 && *rest != ':')) {
         return no_session_cache(cmd, value);
     }
     cache->size = (apr_size_t)size;

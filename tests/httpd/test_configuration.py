@@ -124,6 +124,12 @@ OUTSIDE = [
     ("AuthBitbucketSessionCache shm(1K)", "'shm(1K)'", "256K"),
     ("AuthBitbucketSessionCache shm(-1M)", "'shm(-1M)'", "256K"),
     ("AuthBitbucketSessionCache shm(99999999999999999999G)", "'shm(99999999999999999999G)'", "256"),
+    ("AuthBitbucketSessionCache shm(17179869185G)", "'shm(17179869185G)'", "128G"),
+    ("AuthBitbucketSessionCache shm(17592186044417M)", "'shm(17592186044417M)'", "128G"),
+    ("AuthBitbucketSessionCache shm(129G)", "'shm(129G)'", "128G"),
+    ("AuthBitbucketSessionCache shm(131073M)", "'shm(131073M)'", "128G"),
+    ("AuthBitbucketSessionCache shm(134217729K)", "'shm(134217729K)'", "128G"),
+    ("AuthBitbucketSessionCache shm(137438953473)", "'shm(137438953473)'", "128G"),
     ("AuthBitbucketSessionCache shm(1M", "'shm(1M'", "shm(SIZE)"),
     ("AuthBitbucketSessionCache shm(1M)x", "'shm(1M)x'", "shm(SIZE)"),
     ("AuthBitbucketSessionCache shmoo", "'shmoo'", "shm:FILE(SIZE)"),
@@ -169,7 +175,7 @@ def test_well_formed(check, line):
     assert code == 0 and "Syntax OK" in output, output
 
 
-@pytest.mark.parametrize("size", ["256K", "256k", "1M", "1G", "1048576"])
+@pytest.mark.parametrize("size", ["256K", "256k", "1M", "1G", "1048576", "128G", "131072M", "137438953472"])
 def test_sizes_of_the_store(check, size):
     code, output = check(main=f"AuthBitbucketSessionCache shm({size})")
     assert code == 0, output
