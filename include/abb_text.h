@@ -44,6 +44,14 @@ char *abb_text_hex(const void *bytes, apr_size_t size, apr_pool_t *p);
 char *abb_text_percent_encode(const char *text, apr_pool_t *p);
 
 /*
+ * Decode a name or value of a form in place: %XX is a byte, also NUL, and '+' a space.
+ * text has a byte of room behind `size`, for a NUL. Returns the size, or -1 for an encoding
+ * that is cut; text is undefined then. Source: "URL", application/x-www-form-urlencoded
+ * parsing, of the WHATWG, 2026-11-20.
+ */
+apr_ssize_t abb_text_form_decode(char *text, apr_size_t size);
+
+/*
  * Parse a query or a form body into a table of decoded names and values.
  * '+' is a space. Lifetime: p.
  * Errors: ABB_EINPUT for a name that comes twice (in any case of letters), an
