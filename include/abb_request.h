@@ -101,7 +101,8 @@ int abb_request_redirect(request_rec *r, int status, const char *location);
 /*
  * Answer with a page of ours. An error status is returned for httpd to finish,
  * so that the administrator's ErrorDocument wins where there is one; a page with
- * status 200 is sent and DONE returned. Nothing follows it in either case.
+ * status 200 is sent and DONE returned, or an error of HTTP when the body of the request
+ * cannot be read. Nothing follows it in any case.
  */
 int abb_request_send_page(request_rec *r, int status, const abb_page_t *page);
 
@@ -129,7 +130,10 @@ int abb_request_send_text(request_rec *r, int status, const char *text);
  */
 int abb_request_send_body(request_rec *r, const char *type, const char *policy, const char *body);
 
-/* Answer with JSON of ours and return DONE. */
+/*
+ * Answer with JSON of ours, also with an error status. Returns the status to return from
+ * the hook: DONE, or an error of HTTP when the body of the request cannot be read.
+ */
 int abb_request_send_json(request_rec *r, int status, const char *json);
 
 /*
