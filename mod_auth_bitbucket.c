@@ -234,6 +234,7 @@ module AP_MODULE_DECLARE_DATA auth_bitbucket_module = {
     abb_config_create_server, abb_config_merge_server,     abb_config_commands,
     register_hooks,
 #ifdef AP_MODULE_HAS_FLAGS
-    AP_MODULE_FLAG_NONE,
+    /* A virtual host without a line of ours has settings of its own too: each is a site. */
+    AP_MODULE_FLAG_ALWAYS_MERGE,
 #endif
 };

@@ -8,8 +8,11 @@
 
 #include "abb_authorities.h"
 
-/* How many idle sets of connections a child keeps. */
-#define CHANNELS_KEPT 8
+/*
+ * How many idle sets of connections a child keeps: as many as are in use at once when all of its
+ * threads wait, with the 25 that httpd has unless told otherwise and those in the background.
+ */
+#define CHANNELS_KEPT 40
 #define FIRST_BODY_SIZE 4096
 /* How long one wait for a socket may take, in milliseconds. */
 #define POLL_MILLISECONDS 250

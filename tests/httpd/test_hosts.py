@@ -120,6 +120,20 @@ def test_settings_are_inherited(start_server, browser):
     assert first.location_query["client_id"] == second.location_query["client_id"] == base.client_id
 
 
+def test_hosts_without_a_line_of_ours_are_sites_of_their_own(start_server, browser):
+    """What stands outside says all; each host still has its own address, and its own sessions."""
+    other = VirtualHost(ANY, configured=False)
+    registered = VirtualHost(ANY, configured=False, client_id=other.client_id, client_secret=other.client_secret)
+    start_server(other, registered, main=(
+        f"AuthBitbucketClientID {other.client_id}\nAuthBitbucketClientSecret {other.client_secret}\n"
+        "AuthBitbucketCallbackURL /bitbucket/callback\n"))
+    for host in other, registered:
+        assert browser.get(host.url("/any/page.html")).location_query["redirect_uri"] == host.endpoint("callback")
+    browser.sign_in(registered.url("/any/page.html"), "mark")
+    assert browser.get(registered.url("/any/page.html"), SCRIPT).status == 200
+    assert browser.get(other.url("/any/page.html"), SCRIPT).status == 401     # the jar sends it along
+
+
 def test_rules_are_inherited(start_server, browser):
     """A rule outside all virtual hosts protects each."""
     host = VirtualHost()

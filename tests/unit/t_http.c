@@ -703,6 +703,57 @@ static void threads_do_not_get_each_others_answers(void **state)
     assert_int_equal(server_count(place->server, "POST"), 12 * 5);
 }
 
+static void *get_slowly(void *data)
+{
+    worker_t *worker = data;
+    apr_pool_t *p;
+
+    apr_pool_create(&p, NULL);
+    abb_http_request_t request = get_request(server_url(worker->place->server, "/slow", p));
+    abb_http_answer_t answer;
+    abb_http_perform(worker->place->http, &worker->place->settings, &request, &answer, 1, p);
+    worker->failures = answer.status != 200;
+    apr_pool_destroy(p);
+    return NULL;
+}
+
+static void get_at_once(place_t *place, int count)
+{
+    worker_t workers[32] = {{0}};
+    pthread_t threads[32];
+
+    for (int i = 0; i < count; ++i) {
+        workers[i].place = place;
+        assert_int_equal(pthread_create(&threads[i], NULL, get_slowly, &workers[i]), 0);
+    }
+    for (int i = 0; i < count; ++i) {
+        pthread_join(threads[i], NULL);
+        assert_int_equal(workers[i].failures, 0);
+    }
+}
+
+/* A new connection costs all of TLS: a crowd that comes again finds those it had. */
+static void a_crowd_finds_its_connections_again(void **state)
+{
+    enum { CROWD = 24 };
+    place_t *place = *state;
+    server_rule_t rule = server_json("GET /slow", 200, "{}", place->p);
+    int newest = 0;
+
+    rule.delay = 300;
+    server_add(place->server, rule);
+    get_at_once(place, CROWD);
+    for (int i = 0; i < CROWD; ++i) {
+        int connection = server_request(place->server, "", i)->connection;
+
+        newest = connection > newest ? connection : newest;
+    }
+    get_at_once(place, CROWD);
+    for (int i = CROWD; i < 2 * CROWD; ++i) {
+        assert_in_range(server_request(place->server, "", i)->connection, 1, newest);
+    }
+}
+
 /* ---- URLs ---------------------------------------------------------------- */
 
 /* ---- the end ------------------------------------------------------------- */
@@ -891,6 +942,7 @@ int main(void)
         PLACE_TEST(dripping_header_lines_have_a_time_limit),
         PLACE_TEST(a_refused_connection_is_told_at_once),
         PLACE_TEST(threads_do_not_get_each_others_answers),
+        PLACE_TEST(a_crowd_finds_its_connections_again),
         PLACE_TEST(a_connection_does_not_read_all_authorities),
         cmocka_unit_test(good_urls_may_be_talked_to),
         cmocka_unit_test(bad_urls_are_refused),
