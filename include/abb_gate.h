@@ -64,6 +64,7 @@ int abb_gate_enter(abb_gate_t *gate, const abb_gate_limits_t *limits, apr_interv
 int abb_gate_wait(abb_gate_t *gate, const abb_gate_limits_t *limits, apr_interval_time_t longest,
                   abb_gate_place_t *place);
 
+/* Give a place back. After more than `longest` it may be another's, who keeps it. */
 void abb_gate_leave(abb_gate_t *gate, const abb_gate_place_t *place);
 
 /*

@@ -55,7 +55,8 @@ typedef struct abb_identity_settings_t {
 
 /*
  * What is wrong with a prefix, as the end of a sentence that begins with it; NULL
- * when nothing is. Names of headers that HTTP itself has cannot begin with a good one.
+ * when nothing is. A good one is not in Accept-, Access-Control-, Content-, If- or Sec-,
+ * and begins no name of the other headers that HTTP, WebDAV and browsers are known to send.
  */
 const char *abb_identity_check_prefix(const char *prefix);
 

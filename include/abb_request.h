@@ -58,6 +58,13 @@ typedef enum {
 abb_request_kind_t abb_request_kind(request_rec *r);
 
 /*
+ * Whether a request says itself that it is no page load: it is a prefetch, or the fetch of
+ * a script, an image or the like. One that says nothing, as of curl and of old browsers, may
+ * be one. Source: as above; "Fetch" of the WHATWG for Sec-Purpose.
+ */
+int abb_request_denies_navigation(request_rec *r);
+
+/*
  * The kind of a form that is posted: by a page in a window, by one in a frame, or
  * not by a page (ABB_REQUEST_OTHER). Source: as above; without Fetch Metadata also
  * by the two Content-Types of forms.
@@ -94,7 +101,8 @@ int abb_request_redirect(request_rec *r, int status, const char *location);
 /*
  * Answer with a page of ours. An error status is returned for httpd to finish,
  * so that the administrator's ErrorDocument wins where there is one; a page with
- * status 200 is sent and DONE returned. Nothing follows it in either case.
+ * status 200 is sent and DONE returned, or an error of HTTP when the body of the request
+ * cannot be read. Nothing follows it in any case.
  */
 int abb_request_send_page(request_rec *r, int status, const abb_page_t *page);
 
@@ -122,13 +130,19 @@ int abb_request_send_text(request_rec *r, int status, const char *text);
  */
 int abb_request_send_body(request_rec *r, const char *type, const char *policy, const char *body);
 
-/* Answer with JSON of ours and return DONE. */
+/*
+ * Answer with JSON of ours, also with an error status. Returns the status to return from
+ * the hook: DONE, or an error of HTTP when the body of the request cannot be read.
+ */
 int abb_request_send_json(request_rec *r, int status, const char *json);
 
 /*
  * Make an answer private to its reader: drop `public` and `s-maxage` from
- * Cache-Control, add `private` unless it or `no-store` is there.
- * Source: RFC 9111 section 5.2.2.
+ * Cache-Control, add `private` unless it or `no-store` is there; and drop the fields
+ * by which some shared caches go instead: all that end in `-Cache-Control`,
+ * Surrogate-Control, Edge-Control, X-Accel-Expires.
+ * Source: RFC 9111 section 5.2.2; RFC 9213; W3C Edge Architecture Specification 1.0;
+ * the manuals of Akamai and nginx.
  */
 void abb_request_make_private(request_rec *r);
 

@@ -44,6 +44,14 @@ char *abb_text_hex(const void *bytes, apr_size_t size, apr_pool_t *p);
 char *abb_text_percent_encode(const char *text, apr_pool_t *p);
 
 /*
+ * Decode a name or value of a form in place: %XX is a byte, also NUL, and '+' a space.
+ * text has a byte of room behind `size`, for a NUL. Returns the size, or -1 for an encoding
+ * that is cut; text is undefined then. Source: "URL", application/x-www-form-urlencoded
+ * parsing, of the WHATWG, 2026-11-20.
+ */
+apr_ssize_t abb_text_form_decode(char *text, apr_size_t size);
+
+/*
  * Parse a query or a form body into a table of decoded names and values.
  * '+' is a space. Lifetime: p.
  * Errors: ABB_EINPUT for a name that comes twice (in any case of letters), an
@@ -58,6 +66,13 @@ apr_status_t abb_text_query_parse(const char *query, apr_table_t **values, apr_p
  * its bytes, those of an IPv6 address with its brackets. Source: RFC 6454 section 6.2.
  */
 const char *abb_text_origin_host(const char *origin, apr_size_t *length);
+
+/*
+ * A URL without what may be secret: a query, and what stands before an '@', for which
+ * it says "(not shown)". The last '@' of all counts, wherever it is: a password may hold
+ * a '/' or '?' as it is. Takes any text. Lifetime: p.
+ */
+const char *abb_text_public_url(const char *url, apr_pool_t *p);
 
 /*
  * Accept an address that a browser may be sent to on this site, as a path with

@@ -53,7 +53,7 @@ typedef enum {
     ABB_THROTTLE_GO,
     /* As many are under way as may be, or this one is: look again in a moment. */
     ABB_THROTTLE_LATER,
-    /* Too many were wrong: *wait tells for how long none is checked, in microseconds. */
+    /* Too many were wrong: none is checked for a while. */
     ABB_THROTTLE_STOP
 } abb_throttle_answer_t;
 
@@ -63,11 +63,14 @@ apr_size_t abb_throttle_size(void);
 /* Use a block. Lifetime: p; the block must live as long. */
 abb_throttle_t *abb_throttle_create(void *block, apr_pool_t *p);
 
-/* What is known; *reason is that of a verdict. */
+/* What is known of a secret. *reason: with ABB_THROTTLE_WRONG that of the verdict, else 0. */
 abb_throttle_known_t abb_throttle_look(const abb_throttle_t *throttle, apr_uint64_t secret,
                                        apr_time_t now, int *reason);
 
-/* Begin a try. */
+/*
+ * Begin a try. *wait: with ABB_THROTTLE_STOP for how long none is checked, in
+ * microseconds; with the other answers 0.
+ */
 abb_throttle_answer_t abb_throttle_begin(abb_throttle_t *throttle,
                                          const abb_throttle_try_t *attempt, apr_time_t now,
                                          apr_interval_time_t *wait);

@@ -38,6 +38,12 @@ static const char *fault(cmd_parms *cmd, const char *value, const char *why)
     return complain(cmd, apr_psprintf(cmd->temp_pool, "'%s' %s", value, why));
 }
 
+/* A password in a refused URL is not for terminals and journals. */
+static const char *fault_of_url(cmd_parms *cmd, const char *url, const char *why)
+{
+    return fault(cmd, strchr(url, '@') ? abb_text_public_url(url, cmd->temp_pool) : url, why);
+}
+
 /* mod_info and dumps of the configuration print arguments as they stand in the tree. */
 static void hide_arguments(cmd_parms *cmd)
 {
@@ -208,7 +214,8 @@ static const char *check_url(cmd_parms *cmd, const char *value)
 {
     const char *why = abb_http_check_url(value);
 
-    return why ? fault(cmd, value, apr_pstrcat(cmd->temp_pool, "is refused: ", why, NULL)) : NULL;
+    return why ? fault_of_url(cmd, value, apr_pstrcat(cmd->temp_pool, "is refused: ", why, NULL))
+               : NULL;
 }
 
 static const char *set_authorize_url(cmd_parms *cmd, void *directory, const char *value)
@@ -232,7 +239,7 @@ static const char *set_api_url(cmd_parms *cmd, void *directory, const char *valu
     }
     configure(cmd)->api_url = apr_pstrmemdup(cmd->pool, value, length);
     if (strchr(value, '?')) {
-        return fault(cmd, value, "holds a query: write the address up to /2.0");
+        return fault_of_url(cmd, value, "holds a query: write the address up to /2.0");
     }
     return check_url(cmd, value);
 }
@@ -273,9 +280,13 @@ static const char *set_proxy(cmd_parms *cmd, void *directory, const char *value)
 {
     apr_uri_t uri;
 
+    if (strchr(value, '@')) {
+        hide_arguments(cmd);
+    }
     if (apr_uri_parse(cmd->pool, value, &uri) != APR_SUCCESS || !uri.scheme || !uri.hostname ||
         (strcmp(uri.scheme, "http") != 0 && strcmp(uri.scheme, "https") != 0)) {
-        return fault(cmd, value, "is no proxy: write for instance http://proxy.example.com:3128");
+        return fault_of_url(cmd, value,
+                            "is no proxy: write for instance http://proxy.example.com:3128");
     }
     configure(cmd)->proxy = value;
     return NULL;
@@ -417,11 +428,27 @@ static const char *set_session_keys(cmd_parms *cmd, void *directory, int count,
     return NULL;
 }
 
-/* A size with an optional K, M or G; -1 when it is none. */
+/* How many bits a unit stands for, -1 when it is none. */
+static int bits_of_unit(char unit)
+{
+    switch (apr_toupper(unit)) {
+    case 'K':
+        return 10;
+    case 'M':
+        return 20;
+    case 'G':
+        return 30;
+    default:
+        return -1;
+    }
+}
+
+/* A size with an optional K, M or G; -1 when it is none or too large. */
 static apr_int64_t parse_size(const char *text, apr_size_t length)
 {
     apr_int64_t size = 0;
     apr_size_t i = 0;
+    int bits;
 
     while (i < length && apr_isdigit(text[i]) && size < (1LL << 40)) {
         size = size * 10 + (text[i++] - '0');
@@ -429,19 +456,8 @@ static apr_int64_t parse_size(const char *text, apr_size_t length)
     if (i == 0 || i + 1 < length) {
         return -1;
     }
-    if (i == length) {
-        return size;
-    }
-    switch (apr_toupper(text[i])) {
-    case 'K':
-        return size << 10;
-    case 'M':
-        return size << 20;
-    case 'G':
-        return size << 30;
-    default:
-        return -1;
-    }
+    bits = i < length ? bits_of_unit(text[i]) : 0;
+    return bits < 0 || (apr_uint64_t)size > ABB_STORE_SHM_MAX >> bits ? -1 : size << bits;
 }
 
 /* redis:..., memcache:... and whatever other provider of httpd's is loaded. */
@@ -515,8 +531,7 @@ static const char *set_shm(cmd_parms *cmd, const char *value, const char *rest)
         size = parse_size(open + 1, (apr_size_t)(rest + length - 1 - (open + 1)));
         length = (apr_size_t)(open - rest);
     }
-    if (size < ABB_STORE_SHM_MIN || (apr_uint64_t)size > ABB_STORE_SHM_MAX ||
-        (length > 0 && *rest != ':')) {
+    if (size < ABB_STORE_SHM_MIN || (length > 0 && *rest != ':')) {
         return no_session_cache(cmd, value);
     }
     cache->size = (apr_size_t)size;

@@ -63,9 +63,11 @@ static int handle_login(abb_visit_t *visit, request_rec *r)
         return status;
     }
     return_path = return_parameter(visit, r, apr_table_get(query, "return"));
-    if (kind == ABB_REQUEST_FRAME) {
+    if (kind == ABB_REQUEST_FRAME || abb_request_denies_navigation(r)) {
         abb_refusal_offers_t offers = abb_visit_offers(visit, r, return_path);
 
+        /* Credentials are looked at in protected places only. */
+        offers.takes_basic = 0;
         return abb_refusal_send_unauthenticated(r, kind, &offers);
     }
     return abb_visit_begin_login(visit, r, return_path, 1);

@@ -145,33 +145,6 @@ static abb_form_verdict_t add_field(apr_array_header_t *fields, const char *name
 
 /* ---- urlencoded ---------------------------------------------------------- */
 
-static int hex_value(char c)
-{
-    return apr_isdigit(c) ? c - '0' : apr_isxdigit(c) ? apr_tolower(c) - 'a' + 10 : -1;
-}
-
-/* Decode in place, with a NUL behind. Returns the size, or -1 for an encoding that is cut. */
-static apr_ssize_t percent_decode(char *text, apr_size_t size)
-{
-    apr_size_t out = 0;
-
-    for (apr_size_t in = 0; in < size; ++in, ++out) {
-        text[out] = text[in] == '+' ? ' ' : text[in];
-        if (text[in] == '%') {
-            int high = in + 2 < size ? hex_value(text[in + 1]) : -1;
-            int low = in + 2 < size ? hex_value(text[in + 2]) : -1;
-
-            if (high < 0 || low < 0) {
-                return -1;
-            }
-            text[out] = (char)(high << 4 | low);
-            in += 2;
-        }
-    }
-    text[out] = '\0';
-    return (apr_ssize_t)out;
-}
-
 /* One "name=value"; what stands behind it may be overwritten. */
 static abb_form_verdict_t read_pair(char *pair, apr_size_t size, apr_array_header_t *fields)
 {
@@ -182,8 +155,8 @@ static abb_form_verdict_t read_pair(char *pair, apr_size_t size, apr_array_heade
     if (!equals) {
         return ABB_FORM_NOT_REPEATABLE;
     }
-    value_size = percent_decode(equals + 1, (apr_size_t)(pair + size - (equals + 1)));
-    name_size = percent_decode(pair, (apr_size_t)(equals - pair));
+    value_size = abb_text_form_decode(equals + 1, (apr_size_t)(pair + size - (equals + 1)));
+    name_size = abb_text_form_decode(pair, (apr_size_t)(equals - pair));
     if (name_size < 0 || value_size < 0) {
         return ABB_FORM_BROKEN;
     }

@@ -245,43 +245,57 @@ static char *folded(const char *text, apr_pool_t *p)
     return copy;
 }
 
+static int begins_with(const char *name, const char *start)
+{
+    while (*start && fold(*start) == fold(*name)) {
+        ++start;
+        ++name;
+    }
+    return *start == '\0';
+}
+
+/* Whether headers of HTTP itself, of WebDAV and of browsers would go with a prefix. */
 static int is_taken(const char *prefix)
 {
-    static const char *const names[] = {"Accept-Encoding",
-                                        "Access-Control-Request-Method",
+    static const char *const families[] = {"Accept-", "Access-Control-", "Content-", "If-", "Sec-"};
+    static const char *const names[] = {"Access-Control-Request-Method",
+                                        "Alt-Used",
                                         "Cache-Control",
-                                        "Content-Length",
+                                        "CDN-Loop",
+                                        "Client-Cert-Chain",
                                         "Device-Memory",
                                         "Early-Data",
-                                        "If-None-Match",
+                                        "HTTP2-Settings",
+                                        "Idempotency-Key",
                                         "Keep-Alive",
                                         "Last-Event-ID",
+                                        "Lock-Token",
                                         "Max-Forwards",
                                         "Proxy-Authorization",
-                                        "Sec-Fetch-Mode",
-                                        "Service-Worker",
+                                        "Repr-Digest",
                                         "Save-Data",
+                                        "Schedule-Reply",
+                                        "Service-Worker-Navigation-Preload",
+                                        "Signature-Input",
                                         "Transfer-Encoding",
                                         "Upgrade-Insecure-Requests",
                                         "User-Agent",
-                                        "HTTP2-Settings",
+                                        "Viewport-Width",
+                                        "Want-Content-Digest",
+                                        "Want-Repr-Digest",
                                         "X-Forwarded-For",
                                         "X-HTTP-Method-Override",
                                         "X-Real-IP",
-                                        "X-Requested-With",
-                                        "Alt-Used"};
+                                        "X-Requested-With"};
+    int is_taken = 0;
 
-    for (apr_size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
-        apr_size_t n = 0;
-
-        while (prefix[n] && fold(prefix[n]) == fold(names[i][n])) {
-            ++n;
-        }
-        if (!prefix[n]) {
-            return 1;
-        }
+    for (apr_size_t i = 0; i < sizeof(families) / sizeof(families[0]); ++i) {
+        is_taken |= begins_with(prefix, families[i]);
     }
-    return 0;
+    for (apr_size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+        is_taken |= begins_with(names[i], prefix);
+    }
+    return is_taken;
 }
 
 const char *abb_identity_check_prefix(const char *prefix)

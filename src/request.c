@@ -148,6 +148,13 @@ abb_request_kind_t abb_request_kind(request_rec *r)
     return accepts(r, "application/json") ? ABB_REQUEST_JSON : ABB_REQUEST_OTHER;
 }
 
+int abb_request_denies_navigation(request_rec *r)
+{
+    const char *mode = header(r, "Sec-Fetch-Mode");
+
+    return is_prefetch(r) || (*mode && strcmp(mode, "navigate") != 0);
+}
+
 static int has_type_of_form(request_rec *r)
 {
     const char *type = header(r, "Content-Type");
@@ -333,6 +340,20 @@ static int is_directive(const char *word, const char *name)
     return strncasecmp(word, name, length) == 0 && (word[length] == '\0' || word[length] == '=');
 }
 
+/* Take spaces off both ends, in place. */
+static char *trim(char *word)
+{
+    char *end = word + strlen(word);
+
+    while (end > word && apr_isspace(end[-1])) {
+        *--end = '\0';
+    }
+    while (apr_isspace(*word)) {
+        ++word;
+    }
+    return word;
+}
+
 /* Cache-Control without what invites shared caches; *is_private when it forbids them. */
 static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p)
 {
@@ -341,9 +362,7 @@ static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p
     char *state;
 
     for (char *word = apr_strtok(words, ",", &state); word; word = apr_strtok(NULL, ",", &state)) {
-        while (apr_isspace(*word)) {
-            ++word;
-        }
+        word = trim(word);
         /* private="Set-Cookie" speaks of fields only. */
         *is_private |= strcasecmp(word, "private") == 0 || is_directive(word, "no-store");
         if (*word && !is_directive(word, "public") && !is_directive(word, "s-maxage")) {
@@ -353,12 +372,47 @@ static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p
     return kept;
 }
 
+/* mod_proxy keeps each line of an answer as one of its own. */
 static void collect_value(apr_table_t *headers, const char **all, apr_pool_t *p)
 {
-    const char *value = apr_table_get(headers, "Cache-Control");
+    const char *value = apr_table_getm(p, headers, "Cache-Control");
 
     if (value) {
         *all = *all ? apr_pstrcat(p, *all, ", ", value, NULL) : value;
+    }
+}
+
+/* Whether a field tells some shared caches what to do, whatever Cache-Control says. */
+static int is_targeted(const char *name)
+{
+    static const char *const names[] = {"Surrogate-Control", "Edge-Control", "X-Accel-Expires"};
+    static const char suffix[] = "-Cache-Control";
+    apr_size_t length = strlen(name);
+
+    for (apr_size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
+        if (strcasecmp(name, names[i]) == 0) {
+            return 1;
+        }
+    }
+    return length >= sizeof(suffix) - 1 &&
+           strcasecmp(name + length - (sizeof(suffix) - 1), suffix) == 0;
+}
+
+static void drop_targeted(apr_table_t *headers)
+{
+    const apr_array_header_t *all = apr_table_elts(headers);
+    int i = 0;
+
+    while (i < all->nelts) {
+        const char *name = APR_ARRAY_IDX(all, i, apr_table_entry_t).key;
+
+        if (is_targeted(name)) {
+            /* The next one moves up to this place. */
+            apr_table_unset(headers, name);
+        }
+        else {
+            ++i;
+        }
     }
 }
 
@@ -367,6 +421,8 @@ void abb_request_make_private(request_rec *r)
     const char *all = NULL;
     int is_private = 0;
 
+    drop_targeted(r->err_headers_out);
+    drop_targeted(r->headers_out);
     collect_value(r->err_headers_out, &all, r->pool);
     collect_value(r->headers_out, &all, r->pool);
     if (!all) {

@@ -75,22 +75,6 @@ void abb_selfcheck_dump_server(abb_selfcheck_t *look)
 
 /* ---- at Bitbucket -------------------------------------------------------- */
 
-/* An address without what may be secret: a query, a user name with its password. */
-static const char *public_part(const char *url, apr_pool_t *p)
-{
-    const char *start = strstr(url, "://");
-    const char *host = start ? start + 3 : url;
-    const char *end = host + strcspn(host, "/?#");
-    const char *at = end;
-
-    while (at > host && at[-1] != '@') {
-        --at;
-    }
-    return apr_pstrcat(p, apr_pstrmemdup(p, url, (apr_size_t)(host - url)),
-                       at > host ? "(not shown)@" : "", apr_pstrmemdup(p, at, strcspn(at, "?#")),
-                       NULL);
-}
-
 static void print_client(const abb_selfcheck_t *look)
 {
     const abb_bitbucket_t *bitbucket = &look->site->bitbucket;
@@ -118,15 +102,15 @@ static void print_way(const abb_selfcheck_t *look)
     apr_pool_t *p = look->pool;
 
     print_setting(look, "sign-in at", "AuthBitbucketAuthorizeURL",
-                  public_part(bitbucket->authorize_url, p));
+                  abb_text_public_url(bitbucket->authorize_url, p));
     print_setting(look, "tokens from", "AuthBitbucketTokenURL",
-                  public_part(bitbucket->token_url, p));
+                  abb_text_public_url(bitbucket->token_url, p));
     print_setting(look, "API", "AuthBitbucketAPIURL", bitbucket->api_url);
     print_setting(look, "HTTP time-outs", "AuthBitbucketHTTPTimeout",
                   apr_psprintf(p, "connect %s, total %s", text_of(look, http->connect_timeout),
                                text_of(look, http->total_timeout)));
     print_setting(look, "proxy", "AuthBitbucketProxy",
-                  http->proxy ? public_part(http->proxy, p) : "none");
+                  http->proxy ? abb_text_public_url(http->proxy, p) : "none");
     print_setting(look, "authorities", "AuthBitbucketCAFile",
                   http->ca_file ? http->ca_file : "the system's");
 }

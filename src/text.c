@@ -174,27 +174,35 @@ static int percent_value(const char *text)
     return low >= 0 ? high << 4 | low : -1;
 }
 
-static char *form_decode(const char *text, apr_size_t length, apr_pool_t *p)
+apr_ssize_t abb_text_form_decode(char *text, apr_size_t size)
 {
-    char *decoded = apr_pstrmemdup(p, text, length);
-    char *out = decoded;
+    apr_size_t out = 0;
 
-    for (const char *in = decoded; *in; ++in) {
-        if (*in == '%') {
-            int value = percent_value(in);
+    for (apr_size_t in = 0; in < size; ++in, ++out) {
+        if (text[in] == '%') {
+            int value = in + 2 < size ? percent_value(text + in) : -1;
 
-            if (value <= 0) {
-                return NULL;
+            if (value < 0) {
+                return -1;
             }
-            *out++ = (char)value;
+            text[out] = (char)value;
             in += 2;
         }
         else {
-            *out++ = *in == '+' ? ' ' : *in;
+            text[out] = text[in] == '+' ? ' ' : text[in];
         }
     }
-    *out = '\0';
-    return decoded;
+    text[out] = '\0';
+    return (apr_ssize_t)out;
+}
+
+/* A name or value of a query; NULL for an encoding that is cut or decodes to NUL. */
+static char *query_decode(const char *text, apr_size_t length, apr_pool_t *p)
+{
+    char *decoded = apr_pstrmemdup(p, text, length);
+    apr_ssize_t size = abb_text_form_decode(decoded, length);
+
+    return size >= 0 && strlen(decoded) == (apr_size_t)size ? decoded : NULL;
 }
 
 static apr_status_t query_add_pair(apr_table_t *values, const char *pair, apr_size_t length,
@@ -202,8 +210,8 @@ static apr_status_t query_add_pair(apr_table_t *values, const char *pair, apr_si
 {
     const char *equals = memchr(pair, '=', length);
     apr_size_t name_length = equals ? (apr_size_t)(equals - pair) : length;
-    const char *name = form_decode(pair, name_length, p);
-    const char *value = equals ? form_decode(equals + 1, length - name_length - 1, p) : "";
+    const char *name = query_decode(pair, name_length, p);
+    const char *value = equals ? query_decode(equals + 1, length - name_length - 1, p) : "";
 
     if (!name || !value) {
         return abb_error_set(err, ABB_EINPUT, "the query holds a broken percent encoding");
@@ -303,6 +311,17 @@ const char *abb_text_origin_host(const char *origin, apr_size_t *length)
 
     *length = host[0] == '[' ? strcspn(host, "]") + 1 : strcspn(host, ":");
     return host;
+}
+
+const char *abb_text_public_url(const char *url, apr_pool_t *p)
+{
+    const char *scheme_end = url + strcspn(url, ":/?#@");
+    const char *start = strncmp(scheme_end, "://", 3) == 0 ? scheme_end + 3 : url;
+    const char *at = strrchr(start, '@');
+    const char *rest = at ? at : start;
+
+    return apr_pstrcat(p, apr_pstrmemdup(p, url, (apr_size_t)(start - url)),
+                       at ? "(not shown)" : "", apr_pstrmemdup(p, rest, strcspn(rest, "?#")), NULL);
 }
 
 const char *abb_text_local_path(const char *text, const char *origin)

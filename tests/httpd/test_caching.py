@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
+import threading
+from collections.abc import Iterator
+
 import pytest
 
+from harness import config
 from harness.client import SCRIPT
 from harness.config import VirtualHost, place
 from harness.fixtures import lasting, wanted_mpms
@@ -25,17 +30,66 @@ CONTROLS = {
     "private-field": ('private="Set-Cookie", max-age=60', {"private", "max-age=60", 'private="Set-Cookie"'}),
     "no-store": ("no-store", {"no-store"}),
     "no-cache": ("no-cache, must-revalidate", {"private", "no-cache", "must-revalidate"}),
+    "space-before-comma": ("public , max-age=60 , s-maxage=600 ", {"private", "max-age=60"}),
+    "private-and-space": ("max-age=60, private , no-transform", {"private", "max-age=60", "no-transform"}),
     "immutable": ("public, max-age=31536000, immutable", {"private", "max-age=31536000", "immutable"}),
 }
 
+# Lines of Cache-Control that a proxied application sends, and what the visitor gets.
+LINES = {
+    "no-store-last": (["max-age=0", "no-store"], {"max-age=0", "no-store"}),
+    "public-last": (["max-age=60", "public, s-maxage=600"], {"private", "max-age=60"}),
+    "private-first": (["private", "max-age=60"], {"private", "max-age=60"}),
+    "three": (["public", "max-age=60", "must-revalidate"], {"private", "max-age=60", "must-revalidate"}),
+}
+
+# Fields by which some caches go instead of Cache-Control, and some that only look like them.
+TARGETED = ("CDN-Cache-Control", "Cloudflare-CDN-Cache-Control", "akamai-cache-control", "Surrogate-Control", "EDGE-CONTROL",
+            "X-Accel-Expires")
+ALIKE = ("CDN-Cache-Control-Was", "XCache-Control", "Surrogate-Key")
+
+
+def sets(condition: str = "onsuccess") -> list[str]:
+    return [f'Header {condition} set {name} "public, max-age=600"' for name in TARGETED + ALIKE]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers with the lines that the address names."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        for value in LINES[self.path.lstrip("/")][0]:
+            self.send_header("Cache-Control", value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
 
 @pytest.fixture(scope="module")
-def hosts(shared_simulator):
+def application() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", config.free_port()), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def hosts(shared_simulator, application):
     host = VirtualHost("\n".join([
         *(place(name, *([says(value)] if value else []), "Require valid-user") for name, (value, _) in CONTROLS.items()),
+        f'<Location "/lines/">\n    AuthType Bitbucket\n    Require valid-user\n    ProxyPass "{application}"\n</Location>',
         place("off", "AuthBitbucketPrivate Off", says("public, max-age=600"), "Require valid-user"),
         place("headers", 'Header set Cache-Control "public, max-age=600"', "Require valid-user"),
         place("always", 'Header always set Cache-Control "public, max-age=600"', "Require valid-user"),
+        place("targeted", *sets(), "Require valid-user"),
+        place("targeted-always", *sets("always"), "Require valid-user"),
+        place("targeted-off", "AuthBitbucketPrivate Off", *sets(), "Require valid-user"),
         place("expires", "ExpiresActive On", 'ExpiresDefault "access plus 1 hour"', "Require valid-user"),
         place("team", "Require bitbucket-workspace acme"),
         place("open", says("public, max-age=600"), auth=False),
@@ -61,6 +115,15 @@ def test_what_the_application_says(hosts, log_watch, browser, name):
     answer = browser.sign_in(hosts.url(f"/{name}/env.cgi"), "mark")
     assert answer.status == 200
     assert controls(answer) == CONTROLS[name][1]
+    assert len((answer.header("Cache-Control") or "").split(",")) == len(CONTROLS[name][1]), "no word comes twice"
+    assert len(answer.header_lines("Cache-Control")) == 1
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_several_lines(hosts, log_watch, browser, name):
+    """mod_proxy hands on each line as it came."""
+    answer = browser.sign_in(hosts.url(f"/lines/{name}"), "mark")
+    assert answer.status == 200 and controls(answer) == LINES[name][1]
     assert len(answer.header_lines("Cache-Control")) == 1
 
 
@@ -69,6 +132,14 @@ def test_what_other_modules_say(hosts, log_watch, browser, name):
     """mod_headers and mod_expires work as late as a cache does; we come after them."""
     found = controls(browser.sign_in(hosts.url(f"/{name}/page.html"), "mark"))
     assert "private" in found and "public" not in found
+
+
+@pytest.mark.parametrize("name", ["targeted", "targeted-always"])
+def test_what_is_said_to_some_caches_only(hosts, log_watch, browser, name):
+    """A CDN that finds a field of its own does not look at Cache-Control."""
+    answer = browser.sign_in(hosts.url(f"/{name}/page.html"), "mark")
+    assert answer.status == 200 and [field for field in TARGETED if answer.header(field)] == []
+    assert [field for field in ALIKE if answer.header(field)] == list(ALIKE)
 
 
 def test_static_files_too(hosts, log_watch, browser):
@@ -87,6 +158,11 @@ def test_errors_too(hosts, log_watch, browser, path):
 @pytest.mark.parametrize("path", ["/off/env.cgi", "/with-htaccess/env.cgi"])
 def test_switched_off(hosts, log_watch, browser, path):
     assert controls(browser.sign_in(hosts.url(path), "mark")) == {"public", "max-age=600"}
+
+
+def test_switched_off_for_some_caches(hosts, log_watch, browser):
+    answer = browser.sign_in(hosts.url("/targeted-off/page.html"), "mark")
+    assert [field for field in TARGETED if answer.header(field)] == list(TARGETED)
 
 
 def test_open_places_are_left_alone(hosts, log_watch, browser):

@@ -57,7 +57,7 @@ MALFORMED = [
     ("AuthBitbucketTokenURL http://127.0.0.1.evil.example/token", "'http://127.0.0.1.evil.example/token'", "https://"),
     ("AuthBitbucketTokenURL http://localhost.evil.example/token", "'http://localhost.evil.example/token'", "https://"),
     ("AuthBitbucketAPIURL http://api.bitbucket.org/2.0", "'http://api.bitbucket.org/2.0'", "https://"),
-    ("AuthBitbucketAPIURL https://user:pw@api.bitbucket.org/2.0", "", "user name"),
+    ("AuthBitbucketAPIURL https://user:pw@api.bitbucket.org/2.0", "'https://(not shown)@api.bitbucket.org/2.0'", "user name"),
     ("AuthBitbucketAPIURL https://api.bitbucket.org/2.0?x=1", "'https://api.bitbucket.org/2.0?x=1'", "/2.0"),
     ("AuthBitbucketAPIURL ftp://api.bitbucket.org/2.0", "'ftp://api.bitbucket.org/2.0'", "https://"),
     ('AuthBitbucketAPIURL "https://api.bitbucket.org/2.0#x"', "'https://api.bitbucket.org/2.0#x'", "fragment"),
@@ -75,6 +75,7 @@ MALFORMED = [
     ("AuthBitbucketCAFile conf/no-such-file.pem", "'conf/no-such-file.pem'", "PEM"),
     ("AuthBitbucketProxy proxy.example.com", "'proxy.example.com'", "http://proxy.example.com"),
     ("AuthBitbucketProxy socks5://proxy.example.com", "'socks5://proxy.example.com'", "http://"),
+    ("AuthBitbucketProxy socks5://me:pw@proxy.example.com", "'socks5://(not shown)@proxy.example.com'", "http://"),
     ('AuthBitbucketCookieName ""', "", "one argument"),
     ('AuthBitbucketCookieName "a b"', "'a b'", "letters"),
     ("AuthBitbucketCookieName a=b", "'a=b'", "letters"),
@@ -123,6 +124,12 @@ OUTSIDE = [
     ("AuthBitbucketSessionCache shm(1K)", "'shm(1K)'", "256K"),
     ("AuthBitbucketSessionCache shm(-1M)", "'shm(-1M)'", "256K"),
     ("AuthBitbucketSessionCache shm(99999999999999999999G)", "'shm(99999999999999999999G)'", "256"),
+    ("AuthBitbucketSessionCache shm(17179869185G)", "'shm(17179869185G)'", "128G"),
+    ("AuthBitbucketSessionCache shm(17592186044417M)", "'shm(17592186044417M)'", "128G"),
+    ("AuthBitbucketSessionCache shm(129G)", "'shm(129G)'", "128G"),
+    ("AuthBitbucketSessionCache shm(131073M)", "'shm(131073M)'", "128G"),
+    ("AuthBitbucketSessionCache shm(134217729K)", "'shm(134217729K)'", "128G"),
+    ("AuthBitbucketSessionCache shm(137438953473)", "'shm(137438953473)'", "128G"),
     ("AuthBitbucketSessionCache shm(1M", "'shm(1M'", "shm(SIZE)"),
     ("AuthBitbucketSessionCache shm(1M)x", "'shm(1M)x'", "shm(SIZE)"),
     ("AuthBitbucketSessionCache shmoo", "'shmoo'", "shm:FILE(SIZE)"),
@@ -168,7 +175,7 @@ def test_well_formed(check, line):
     assert code == 0 and "Syntax OK" in output, output
 
 
-@pytest.mark.parametrize("size", ["256K", "256k", "1M", "1G", "1048576"])
+@pytest.mark.parametrize("size", ["256K", "256k", "1M", "1G", "1048576", "128G", "131072M", "137438953472"])
 def test_sizes_of_the_store(check, size):
     code, output = check(main=f"AuthBitbucketSessionCache shm({size})")
     assert code == 0, output
@@ -353,6 +360,11 @@ def test_a_program_that_never_ends(start_server):
 # -- secrets stay where they are
 
 SECRET, KEY = "the-client-secret-nobody-may-see", "the-session-key-nobody-may-see-0123456789"
+PASSWORD = "the-proxy-password-nobody-may-see"
+
+
+def is_clean(text: str) -> bool:
+    return not any(secret in text for secret in (SECRET, KEY, PASSWORD))
 
 
 @pytest.mark.parametrize("lines", [
@@ -364,25 +376,31 @@ SECRET, KEY = "the-client-secret-nobody-may-see", "the-session-key-nobody-may-se
 def test_dumps_show_no_secret(start_server, browser, logs, lines, outside):
     logs.remember(SECRET)
     logs.remember(KEY)
+    logs.remember(PASSWORD)
     place_for_info = '<Location "/server-info">\nSetHandler server-info\nRequire all granted\n</Location>\n'
-    everything = "AuthBitbucketClientID some-key\n" + lines + "\n"
+    everything = f"AuthBitbucketClientID some-key\nAuthBitbucketProxy http://me:{PASSWORD}@127.0.0.1:9\n{lines}\n"
     host = VirtualHost(("" if outside else everything) + place_for_info + place("any", "Require valid-user"), configured=False)
     server = start_server(host, main=everything if outside else "")
     for arguments in (["-t", "-D", "DUMP_CONFIG"], ["-t", "-D", "DUMP_VHOSTS"], ["-t", "-D", "DUMP_RUN_CFG"], ["-S"]):
         done = server.run(*arguments)
-        assert done.returncode == 0 and SECRET not in done.stdout and KEY not in done.stdout, arguments
+        assert done.returncode == 0 and is_clean(done.stdout), arguments
     for query in ("", "?config", "?mod_auth_bitbucket.c", "?server"):
         answer = browser.get(host.url("/server-info" + query))
-        assert answer.status == 200 and SECRET not in answer.text and KEY not in answer.text, query
+        assert answer.status == 200 and is_clean(answer.text), query
     server.reload()
     answer = browser.get(host.url("/server-info?config"))
-    assert "some-key" in answer.text and SECRET not in answer.text and KEY not in answer.text
+    assert "some-key" in answer.text and is_clean(answer.text)
 
 
-@pytest.mark.parametrize("line", [f"AuthBitbucketClientSecret {SECRET} {SECRET}", f'AuthBitbucketClientSecret "{SECRET}\x01"'])
+@pytest.mark.parametrize("line", [
+    f"AuthBitbucketClientSecret {SECRET} {SECRET}", f'AuthBitbucketClientSecret "{SECRET}\x01"',
+    f"AuthBitbucketProxy socks5://me:{PASSWORD}@proxy.example.com", f"AuthBitbucketProxy me:{PASSWORD}@proxy.example.com",
+    f"AuthBitbucketProxy http://me:{PASSWORD}/x@proxy.example.com",
+    f"AuthBitbucketTokenURL https://me:{PASSWORD}@bitbucket.org/token", f"AuthBitbucketAPIURL https://me:{PASSWORD}@bitbucket.org/2.0?x",
+])
 def test_messages_show_no_secret(check, line):
     code, output = check(line)
-    assert code != 0 and SECRET not in output, output
+    assert code != 0 and is_clean(output), output
 
 
 # -- an odd but allowed configuration

@@ -75,14 +75,49 @@ def test_decoded_once(site, browser, value):
     assert returned_to(browser, site.quiet, value, raw=True).removeprefix(site.quiet.origin) == expected[value]
 
 
-@pytest.mark.parametrize("headers", [NAVIGATION, SCRIPT, {}])
-def test_login_begins_a_sign_in(site, browser, headers):
-    """A link to it is meant for people; what a script is told is not settled."""
-    answer = browser.get(site.quiet.endpoint("login"), headers)
-    assert answer.status in (302, 401)
-    if headers is NAVIGATION:
-        assert answer.status == 302 and len(answer.tickets) == 1
-        assert answer.header("Cache-Control") == "no-store"
+HTML = {"Accept": "text/html,application/xhtml+xml", "User-Agent": "Mozilla/5.0 (test)"}
+PAGE_LOADS = {
+    "a page load": NAVIGATION,
+    "nothing is said": {},
+    "curl": {"Accept": "*/*", "User-Agent": "curl/8.0"},
+    "an old browser": HTML,
+    "a page in an old application": {**HTML, "X-Requested-With": "com.example.app"},
+}
+OTHERS = {
+    "a script": SCRIPT,
+    "a script that wants HTML": {**SCRIPT, "Accept": "text/html"},
+    "a script that wants JSON": {**SCRIPT, "Accept": "application/json"},
+    "an image": {"Accept": "image/webp,*/*", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+    "a web socket": {**HTML, "Connection": "Upgrade", "Upgrade": "websocket", "Sec-Fetch-Mode": "websocket"},
+    "a prefetch": {**NAVIGATION, "Sec-Purpose": "prefetch"},
+    "a page rendered ahead": {**NAVIGATION, "Sec-Purpose": "prefetch;prerender"},
+    "an old prefetch": {**HTML, "Purpose": "prefetch"},
+    "an old prefetch of Firefox": {**HTML, "X-Moz": "prefetch"},
+}
+
+
+@pytest.mark.parametrize("kind", PAGE_LOADS)
+def test_login_begins_a_sign_in(site, browser, kind):
+    answer = browser.get(site.quiet.endpoint("login"), PAGE_LOADS[kind])
+    assert answer.status == 302 and len(answer.tickets) == 1
+    assert answer.header("Cache-Control") == "no-store"
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_what_loads_no_page_begins_none(site, browser, kind):
+    answer = browser.get(site.quiet.endpoint("login") + "?return=/any/page.html", OTHERS[kind])
+    assert (answer.status, answer.location, answer.set_cookies) == (401, None, [])
+    assert answer.header("WWW-Authenticate") == 'Bitbucket realm="Bitbucket"'
+    login = answer.json["login_url"] if "JSON" in kind else answer.links["Sign in"]
+    assert login == site.quiet.endpoint("login") + "?return=%2Fany%2Fpage.html"
+
+
+def test_a_hovering_mouse_pushes_out_no_attempt(site, browser):
+    """A browser keeps four attempts; links to the endpoint are fetched ahead as others are."""
+    callback = browser.walk_to_callback(site.quiet.endpoint("login") + "?return=/any/page.html", "mark")
+    for _ in range(6):
+        browser.get(site.quiet.endpoint("login"), OTHERS["a prefetch"])
+    assert browser.get(callback).location == "/any/page.html"
 
 
 @pytest.mark.one_mpm

@@ -215,7 +215,8 @@ static void long_names_are_cut_and_keys_are_not(void **state)
 static void prefixes(void **state)
 {
     static const char *const good[] = {
-        "X-Bitbucket-", "x-b-", "Acme-", "A-", "My_Proxy-", "XX-", "X-Forwarded-User-"};
+        "X-Bitbucket-",      "x-b-",        "Acme-",   "A-",    "My_Proxy-",  "XX-",
+        "X-Forwarded-User-", "Acceptance-", "Secret-", "Iffy-", "User-Info-", "Proxy-User-"};
     static const char *const bad[] = {"",
                                       "-",
                                       "X-",
@@ -237,6 +238,20 @@ static void prefixes(void **state)
                                       "Accept-",
                                       "Proxy-",
                                       "X-B.-",
+                                      "If-Modified-",
+                                      "if_modified-",
+                                      "If-Unmodified-",
+                                      "If-Schedule-Tag-",
+                                      "Sec-WebSocket-",
+                                      "Sec-CH-UA-",
+                                      "Access-Control-",
+                                      "Access-Control-Request-",
+                                      "Access-Control-Request-Private-",
+                                      "Content-Security-",
+                                      "Service-Worker-",
+                                      "Service-Worker-Navigation-",
+                                      "Lock-",
+                                      "User-",
                                       "_-"};
 
     for (apr_size_t i = 0; i < UNIT_COUNT(good); ++i) {

@@ -415,6 +415,40 @@ static void addresses_on_this_site_are_accepted(void **state)
     }
 }
 
+static void of_a_url_only_the_public_part_is_shown(void **state)
+{
+    static const struct {
+        const char *url;
+        const char *shown;
+    } urls[] = {
+        {"", ""},
+        {"https://bitbucket.org/site/oauth2/authorize",
+         "https://bitbucket.org/site/oauth2/authorize"},
+        {"http://proxy.example.com:3128", "http://proxy.example.com:3128"},
+        {"http://me:pw@proxy.example.com:3128", "http://(not shown)@proxy.example.com:3128"},
+        {"http://me@proxy.example.com/", "http://(not shown)@proxy.example.com/"},
+        {"http://me:p@w@[::1]:3128", "http://(not shown)@[::1]:3128"},
+        {"http://me:p/w@proxy.example.com", "http://(not shown)@proxy.example.com"},
+        {"http://me:p?w@proxy.example.com", "http://(not shown)@proxy.example.com"},
+        {"http://me:p#w@proxy.example.com", "http://(not shown)@proxy.example.com"},
+        {"http://me:p://w@proxy.example.com", "http://(not shown)@proxy.example.com"},
+        {"http://@proxy.example.com", "http://(not shown)@proxy.example.com"},
+        {"me:pw@proxy.example.com:3128", "(not shown)@proxy.example.com:3128"},
+        {"http:/me:pw@proxy.example.com", "(not shown)@proxy.example.com"},
+        {"https://x.example/y?key=secret", "https://x.example/y"},
+        {"https://x.example/y#part", "https://x.example/y"},
+        {"https://me:pw@x.example/y?key=secret", "https://(not shown)@x.example/y"},
+        {"@", "(not shown)@"},
+        {"://", "://"},
+        {"me:pw@x://y", "(not shown)@x://y"},
+        {"me:p://w@x", "(not shown)@x"},
+    };
+
+    for (apr_size_t i = 0; i < UNIT_COUNT(urls); ++i) {
+        unit_equal(abb_text_public_url(urls[i].url, *state), urls[i].shown, urls[i].url);
+    }
+}
+
 static void the_bare_origin_is_the_front_page(void **state)
 {
     unit_equal(abb_text_local_path(ORIGIN, ORIGIN), "/", ORIGIN);
@@ -1036,6 +1070,7 @@ int main(void)
         UNIT_TEST(a_query_has_at_most_32_pairs),
         UNIT_TEST(a_hostile_name_reaches_no_log),
         UNIT_TEST(addresses_on_this_site_are_accepted),
+        UNIT_TEST(of_a_url_only_the_public_part_is_shown),
         UNIT_TEST(the_bare_origin_is_the_front_page),
         UNIT_TEST(no_address_is_refused),
         UNIT_TEST(other_sites_are_refused),
