@@ -211,6 +211,12 @@ const char *abb_config_whence(const server_rec *s, const char *directive, apr_po
  */
 apr_array_header_t *abb_config_sources(server_rec *s, apr_pool_t *p);
 
+/* The word behind AuthType, which httpd compares without regard to case. */
+#define ABB_AUTH_TYPE "Bitbucket"
+
+/* Whether AuthType Bitbucket holds for the directory of a request. */
+int abb_config_is_used(request_rec *r);
+
 /* What holds for the directory of a request. Lifetime: r->pool. */
 abb_place_t abb_config_place(request_rec *r);
 

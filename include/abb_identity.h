@@ -76,7 +76,8 @@ apr_table_t *abb_identity_scrub(const abb_identity_settings_t *settings, apr_tab
 
 /*
  * Set the variables of a signed-in visitor: BITBUCKET_UUID and the others of
- * docs/directives.md. Absent values are not set. Bytes below 0x20 never get
+ * docs/directives.md. Absent values are not set, and unset where an earlier call had
+ * set them. Bytes below 0x20 never get
  * through (the reply room replaces them). Lifetime: p, and as the record.
  */
 void abb_identity_set_variables(apr_table_t *variables, const abb_record_t *record, apr_pool_t *p);

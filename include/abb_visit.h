@@ -14,7 +14,6 @@
 #include "abb_refusal.h"
 
 /* What AuthType says, and the auth type of a request that is somebody's. */
-#define ABB_AUTH_TYPE "Bitbucket"
 
 /* The answers of Bitbucket that a decision rests on. */
 typedef struct abb_visit_basis_t {

@@ -32,13 +32,6 @@ APLOG_USE_MODULE(auth_bitbucket);
 
 /* ---- answers ------------------------------------------------------------- */
 
-static int is_ours(request_rec *r)
-{
-    const char *type = ap_auth_type(r);
-
-    return type && (strcmp(type, ABB_AUTH_TYPE) == 0 || ap_cstr_casecmp(type, ABB_AUTH_TYPE) == 0);
-}
-
 static void count(const abb_visit_t *visit, abb_count_t what)
 {
     abb_counters_add(visit->site->bitbucket.counters, what, visit->now);
@@ -294,7 +287,7 @@ int abb_authn_check(request_rec *r)
     apr_status_t status;
     int is_credential;
 
-    if (!is_ours(r)) {
+    if (!abb_config_is_used(r)) {
         return DECLINED;
     }
     if (!(visit = abb_visit_of(r))) {
@@ -528,7 +521,7 @@ int abb_authn_check_access(request_rec *r)
     abb_visit_t *visit = abb_visit_find(r);
     int status;
 
-    if (!visit || visit->is_deciding || !is_ours(r)) {
+    if (!visit || visit->is_deciding || !abb_config_is_used(r)) {
         return DECLINED;
     }
     if (!visit->session) {
@@ -592,9 +585,9 @@ static void adopt_identity(request_rec *r)
     abb_visit_t *visit;
     abb_error_t err;
 
-    if (r->user || r->main || !is_ours(r) ||
+    if (r->user || r->main || !abb_config_is_used(r) ||
         abb_config_unauthenticated(r) != ABB_UNAUTHENTICATED_PASS || !(visit = abb_visit_of(r)) ||
-        visit->is_named) {
+        has_credential(visit, r)) {
         return;
     }
     abb_error_clear(&err);

@@ -4,6 +4,7 @@
 #include <apr_strings.h>
 #include <http_core.h>
 #include <http_log.h>
+#include <string.h>
 
 #include "abb_log.h"
 
@@ -134,6 +135,13 @@ void abb_config_need_scope(cmd_parms *cmd, const char *scope, const char *what)
 abb_site_t *abb_config_site(server_rec *s)
 {
     return abb_config_of(s)->site;
+}
+
+int abb_config_is_used(request_rec *r)
+{
+    const char *type = ap_auth_type(r);
+
+    return type && (strcmp(type, ABB_AUTH_TYPE) == 0 || ap_cstr_casecmp(type, ABB_AUTH_TYPE) == 0);
 }
 
 abb_place_t abb_config_place(request_rec *r)

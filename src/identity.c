@@ -216,6 +216,9 @@ void abb_identity_set_variables(apr_table_t *variables, const abb_record_t *reco
         if (values[i] && *values[i]) {
             put(variables, table[i].variable, values[i]);
         }
+        else if (put == apr_table_setn) {
+            apr_table_unset(variables, table[i].variable);
+        }
     }
 }
 

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "abb_credential.h"
+
 void abb_pass_variables(const abb_visit_t *visit, request_rec *r)
 {
     if (!(abb_config_place(r).pass & ABB_PASS_VARIABLES)) {
@@ -97,12 +99,20 @@ static void pass_headers(const abb_visit_t *identified, request_rec *r)
     }
 }
 
-/* What was taken as a sign-in here is not sent on; it would open everything that it opens. */
+/* Whether the place takes such credentials, though its rules may have let this one in without. */
+static int is_taken_here(request_rec *r)
+{
+    return abb_config_is_used(r) && abb_config_place(r).api_token != ABB_API_TOKEN_OFF &&
+           abb_credential_is_ours(apr_table_get(r->headers_in, "Authorization"));
+}
+
+/* What signs in here is not sent on; it would open everything that it opens. */
 static void drop_credential(request_rec *r)
 {
     const abb_visit_t *visit = abb_visit_find(r);
 
-    if (visit && visit->is_named && !(abb_config_place(r).api_token & ABB_API_TOKEN_KEEP) &&
+    if (visit && (visit->is_named || is_taken_here(r)) &&
+        !(abb_config_place(r).api_token & ABB_API_TOKEN_KEEP) &&
         apr_table_get(r->headers_in, "Authorization")) {
         r->headers_in = apr_table_copy(r->pool, r->headers_in);
         apr_table_unset(r->headers_in, "Authorization");

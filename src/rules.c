@@ -42,7 +42,7 @@ typedef struct {
     /* The arguments, and for each its expression or NULL. */
     const apr_array_header_t *words;
     const ap_expr_info_t **expressions;
-    /* Under `not` or <RequireNone>: what it denies lets in. */
+    /* Under `not` or <RequireNone>, or perhaps so: what it denies lets in. */
     int is_negated;
     /* It lives as long as the configuration, not only as a request. */
     int is_lasting;
@@ -57,8 +57,10 @@ static int is_negated(const cmd_parms *cmd)
     if (strcasecmp(ap_getword_conf(cmd->temp_pool, &arguments), "not") == 0) {
         return 1;
     }
-    for (const ap_directive_t *node = cmd->directive->parent; node; node = node->parent) {
-        if (strcasecmp(node->directive, "<RequireNone") == 0) {
+    for (const ap_directive_t *node = cmd->directive; node; node = node->parent) {
+        /* An alias is read once; it may stand under `not` wherever it is used. */
+        if (strcasecmp(node->directive, "<RequireNone") == 0 ||
+            strcasecmp(node->directive, "<AuthzProviderAlias") == 0) {
             return 1;
         }
     }
@@ -278,7 +280,8 @@ static authz_status check_line(request_rec *r, const kind_t *kind, const line_t 
         return ask_for_user(r, kind, line);
     }
     visit = abb_visit_find(r);
-    if (visit && visit->is_stranger) {
+    /* Whoever was a stranger at the place before a redirect need not be one here. */
+    if (visit && visit->is_stranger && !*r->user) {
         return check_stranger(visit, r, kind, line);
     }
     if (!visit || !visit->session) {
@@ -397,10 +400,11 @@ static const char *compile_users(const apr_array_header_t *words, const void **c
 
 static authz_status check_users(abb_visit_t *visit, request_rec *r, const void *compiled)
 {
+    /* Under `not` a yes refuses. */
+    visit->basis.names |= abb_authz_needs_names(compiled);
     if (abb_authz_check_users(compiled, &visit->session->record) == ABB_AUTHZ_GRANTED) {
         return AUTHZ_GRANTED;
     }
-    visit->basis.names |= abb_authz_needs_names(compiled);
     visit->refused_by = "one of the accounts named for this page";
     return AUTHZ_DENIED;
 }
@@ -417,10 +421,10 @@ static const char *compile_emails(const apr_array_header_t *words, const void **
 
 static authz_status check_emails(abb_visit_t *visit, request_rec *r, const void *compiled)
 {
+    visit->basis.names = 1;
     if (abb_authz_check_emails(compiled, &visit->session->record) == ABB_AUTHZ_GRANTED) {
         return AUTHZ_GRANTED;
     }
-    visit->basis.names = 1;
     visit->refused_by = "a confirmed e-mail address that this page is for";
     return AUTHZ_DENIED;
 }

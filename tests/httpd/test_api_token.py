@@ -26,6 +26,9 @@ SITE = "\n".join([
     place("keep", "AuthBitbucketAPIToken On keep", "CGIPassAuth On", "Require valid-user"),
     place("dropped", ON, "CGIPassAuth On", "Require valid-user"),
     place("pass", ON, "AuthBitbucketUnauthenticated pass", "Require bitbucket-workspace acme"),
+    place("unasked", ON, "CGIPassAuth On", "<RequireAny>", "Require local", "Require bitbucket-workspace acme", "</RequireAny>"),
+    place("kept-unasked", "AuthBitbucketAPIToken On keep", "CGIPassAuth On", "Require all granted"),
+    place("open-pass", ON, "AuthBitbucketUnauthenticated pass", "CGIPassAuth On", "Require all granted"),
     place("bearer", BEARER, "AuthBitbucketRemoteUser uuid", "Require valid-user"),
     place("robot", BEARER, "AuthBitbucketRemoteUser uuid", f"Require bitbucket-user {uuid_of('robot')}"),
     place("not-robot", BEARER, "AuthBitbucketRemoteUser uuid", "<RequireAll>", "Require valid-user",
@@ -133,6 +136,23 @@ def test_at_an_error_page_where_none_is_taken_it_is_nobody(host):
 def test_the_credential_is_not_sent_on_unless_asked(host):
     assert "HTTP_AUTHORIZATION" not in ask(host, "/dropped/env.cgi", of("mark")).environment
     assert ask(host, "/keep/env.cgi", of("mark")).environment["HTTP_AUTHORIZATION"] == of("mark")["Authorization"]
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("headers", [of("mark"), basic("mark@acme.example", "wrong")])
+def test_no_credential_goes_on_where_the_rules_ask_nobody(host, headers):
+    for path in "/unasked/env.cgi", "/open-pass/env.cgi":
+        answer = ask(host, path, headers)
+        assert answer.status == 200 and "HTTP_AUTHORIZATION" not in answer.environment, path
+    assert ask(host, "/kept-unasked/env.cgi", headers).environment["HTTP_AUTHORIZATION"] == headers["Authorization"]
+
+
+@pytest.mark.one_mpm
+def test_a_credential_that_nobody_looks_at_is_not_the_cookies(host, browser):
+    browser.sign_in(host.url("/any/page.html"), "oscar")
+    page = browser.get(host.url("/open-pass/env.cgi"), NAVIGATION)
+    assert page.environment["REMOTE_USER"] == "oscar_ortega"
+    assert "REMOTE_USER" not in browser.get(host.url("/open-pass/env.cgi"), {**NAVIGATION, **of("mark")}).environment
     assert "BITBUCKET_ACCESS_TOKEN" not in ask(host, "/token/env.cgi", of("mark")).environment
 
 

@@ -58,6 +58,7 @@ PLACES = "\n".join([
     place("outside", "<RequireAll>", "Require valid-user", "Require not bitbucket-workspace acme", "</RequireAll>"),
     place("neither", "<RequireAll>", "Require valid-user", "<RequireNone>", "Require bitbucket-workspace acme",
           "Require bitbucket-workspace initechlabs", "</RequireNone>", "</RequireAll>"),
+    place("not-mark", "<RequireAll>", "Require valid-user", "Require not bitbucket-user mark_miller", "</RequireAll>"),
     place("by-email", "AuthBitbucketRemoteUser email", "Require valid-user"),
     place("index", "DirectoryIndex env.cgi", "Require bitbucket-workspace acme"),
     place("errors", "ErrorDocument 404 /errors/env.cgi", "Require bitbucket-workspace acme"),
@@ -550,6 +551,15 @@ def test_changed_names_reach_the_application(house, browser, simulator, rechecks
         {name: seen[name] for name in seen if name.startswith("BITBUCKET_") or name == "REMOTE_USER"}
     told = browser.get(house.plain.endpoint("userinfo")).json
     assert (told["username"], told["email"]) == ("marcus", "marcus@acme.example")
+
+
+def test_a_refusal_by_name_is_asked_about(house, browser, simulator):
+    """Whoever has given up a name that is kept out comes in with the next request."""
+    signed_in(simulator, browser, house.plain.url("/any/page.html"), "mark")
+    assert status(browser, house.plain, "/not-mark/page.html") == 403
+    simulator.change_account("mark", username="marcus")
+    house.clock.advance(16)
+    assert status(browser, house.plain, "/not-mark/page.html") == 200
 
 
 def test_remote_user_may_be_an_address_that_changes(house, browser, simulator, rechecks, logs):

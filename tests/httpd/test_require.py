@@ -229,6 +229,20 @@ EXPRESSED = {
 }
 
 
+def test_lines_of_an_alias_may_stand_under_not(start_server, browser):
+    """httpd reads them once, wherever they are used."""
+    host = VirtualHost("\n".join([
+        place("start", "Require valid-user"),
+        place("void-not", *within("RequireAll", "Require valid-user", "Require not nowhere")),
+        place("void", *within("RequireAny", "Require nowhere", "Require valid-user")),
+        place("in", "Require there"), place("out", *within("RequireAll", "Require valid-user", "Require not there"))]))
+    start_server(host, main='<AuthzProviderAlias bitbucket-workspace nowhere "%{env:NO_SUCH}">\n</AuthzProviderAlias>\n'
+                            "<AuthzProviderAlias bitbucket-workspace there acme>\n</AuthzProviderAlias>\n")
+    browser.sign_in(host.url("/start/page.html"), "mark")
+    statuses = {name: browser.get(host.url(f"/{name}/page.html"), SCRIPT).status for name in ("void-not", "void", "in", "out")}
+    assert statuses == {"void-not": 403, "void": 403, "in": 200, "out": 403}
+
+
 def test_arguments_may_be_expressions(start_server, browser):
     host = VirtualHost(EXPRESSIONS)
     start_server(host)

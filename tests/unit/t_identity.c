@@ -97,6 +97,25 @@ static void variables_replace_those_in_their_way(void **state)
     assert_int_equal(apr_table_elts(variables)->nelts, 8);
 }
 
+/* What Bitbucket says may be less than what was known when the request began. */
+static void what_is_not_there_any_more_is_unset(void **state)
+{
+    apr_pool_t *p = *state;
+    abb_record_t record = make_record();
+    apr_table_t *variables = apr_table_make(p, 4);
+
+    abb_identity_set_variables(variables, &record, p);
+    abb_identity_set_stale(variables, apr_time_from_sec(1260), p);
+    record.account.email = NULL;
+    record.grant_count = 0;
+    abb_identity_set_variables(variables, &record, p);
+    assert_null(apr_table_get(variables, "BITBUCKET_EMAIL"));
+    assert_null(apr_table_get(variables, "BITBUCKET_EMAIL_VERIFIED"));
+    assert_null(apr_table_get(variables, "BITBUCKET_WORKSPACES"));
+    assert_null(apr_table_get(variables, "BITBUCKET_STALE"));
+    assert_string_equal(apr_table_get(variables, "BITBUCKET_USERNAME"), "zoe");
+}
+
 static void workspaces_stay_a_list(void **state)
 {
     abb_record_t record = make_record();
@@ -341,6 +360,7 @@ int main(void)
         UNIT_TEST(many_workspaces_are_cut_between_items),
         UNIT_TEST(headers_are_encoded),
         UNIT_TEST(long_names_are_cut_and_keys_are_not),
+        UNIT_TEST(what_is_not_there_any_more_is_unset),
         UNIT_TEST(prefixes),
         UNIT_TEST(clients_headers_are_scrubbed),
         UNIT_TEST(all_of_many_are_scrubbed),
