@@ -200,11 +200,12 @@ def test_signals_end_it(name):
 
 
 def test_terminal_goes_away():
-    """Everything the demo prints fails; it still cleans up."""
+    """Everything the demo prints fails; it still ends by itself, and running() sees that it cleans up."""
     with running() as demo:
         demo.process.stdout.close()
         demo.process.stdout = None
         os.kill(demo.process.pid, signal.SIGHUP)
+        assert demo.process.wait(STOP_SECONDS) != 0
 
 
 def test_a_part_that_dies_ends_it_all():

@@ -20,3 +20,9 @@ def test_every_test_of_httpd_is_in_some_part():
     assert not by_httpd & by_sanitizers
     for name in by_httpd | by_sanitizers:
         assert (TOP / "tests" / "httpd" / f"test_{name}.py").exists(), name
+
+
+def test_what_only_the_sanitizers_run_is_not_left_out_there():
+    """They run no test that is marked to run alone."""
+    for name in left_out()[0]:
+        assert "mark.alone" not in (TOP / "tests" / "httpd" / f"test_{name}.py").read_text(), name

@@ -82,7 +82,9 @@ def test_requests_per_second(figures):
 
 
 def test_http2(figures):
-    for item in measured(figures, "http2"):
+    found = measured(figures, "http2")
+    assert found, figures["requests"]["http2"]
+    for item in found:
         assert item["per_second"] > 10 and item["cpu_us"] > 1
 
 
@@ -92,9 +94,10 @@ def measured(figures, series):
 
 def test_other_modules_and_caches(figures):
     assert {"auth_basic"} <= {item["name"] for item in figures["requests"]["other_modules"]}
-    for item in measured(figures, "cluster"):
+    found = measured(figures, "cluster")
+    assert {item["name"].split("_")[0] for item in found} == {"redis", "memcache"}, figures["requests"]["cluster"]
+    for item in found:
         assert 0 < item["cpu_ratio"] < 2
-    assert {item["name"].split("_")[0] for item in figures["requests"]["cluster"]} == {"redis", "memcache"}
 
 
 def test_latency(figures):

@@ -45,10 +45,6 @@ def _skipped(group: str, item: Figures) -> Row:
     return Row(group, item["title"], "not measured: " + item["skipped"])
 
 
-def skipped_in(items: Any) -> list[Figures]:
-    return [item for item in items if "skipped" in item] if isinstance(items, list) else []
-
-
 # -- instructions
 
 def instructions(figures: Figures) -> Iterator[Row]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 
 import pytest
+from selenium.webdriver.support.ui import WebDriverWait
 
 from harness.simulator import WORLD
+from harness.waiting import eventually
+from person import SECONDS
 
 MARK, OLIVIA, OSCAR, ZOE = (WORLD["accounts"][name]["display_name"] for name in ("mark", "olivia", "oscar", "zoe"))
 
@@ -177,12 +180,15 @@ def test_a_frame_is_not_sent_to_bitbucket(person):
     person.open("/page.html")
     person.driver.execute_script("""const frame = document.createElement('iframe');
         frame.src = '/any/page.html'; document.body.append(frame);""")
-    time.sleep(1)
-    assert not any("ticket" in cookie["name"] for cookie in person.driver.get_cookies())
-    person.driver.switch_to.frame(person.driver.find_element("tag name", "iframe"))
-    link = person.driver.find_element("link text", "Sign in")
+
+    def link_in_the_frame(driver):
+        driver.switch_to.default_content()
+        driver.switch_to.frame(driver.find_element("tag name", "iframe"))
+        return driver.find_element("link text", "Sign in")
+    link = WebDriverWait(person.driver, SECONDS).until(link_in_the_frame)
     assert "Please sign in" in person.text and link.get_attribute("target") == "_blank"
     person.driver.switch_to.default_content()
+    assert not any("ticket" in cookie["name"] for cookie in person.driver.get_cookies())
 
 
 def test_the_console_is_heard(person):
@@ -190,12 +196,12 @@ def test_the_console_is_heard(person):
     person.open("/page.html")
     person.driver.execute_script("console.error('a script complains')")
     person.driver.execute_script("setTimeout(() => { throw new Error('a script fails'); }, 0)")
-    time.sleep(0.2)
-    assert len(person.console_errors()) == 2
+    said = []
+    eventually(lambda: said.extend(person.console_errors()) or len(said) >= 2)
+    assert len(said) == 2
     person.open("/bitbucket/logout")
     person.driver.execute_script("const i = new Image(); i.src = '/page.html'; document.body.append(i);")
-    time.sleep(0.2)
-    assert any("Content Security Policy" in text for text in person.console_errors())
+    eventually(lambda: any("Content Security Policy" in text for text in person.console_errors()))
 
 
 def test_names_beyond_ascii(person, screenshot):

@@ -16,6 +16,52 @@ grep -rhoE '^( *async)? *def test_[a-z0-9_]+' tests scripts/tests --include='*.p
 ok $? "tests are named in the documents"
 is_empty "$(comm -23 "$scratch/named" "$scratch/tests")" "every test that a document names is there"
 
+# Pairs of a file below tests and a test of it, as scripts/run_faults.py reads them: in a row of a table all names
+# behind the file; in a sentence those that stand at it.
+pairs() {
+    # shellcheck disable=SC2086
+    awk 'function look(text,   at, name) {
+             file = ""; at = 0
+             while (match(text, /`[^`]*`/)) {
+                 name = substr(text, RSTART + 1, RLENGTH - 2)
+                 if (name ~ /^[a-z]+\/(t|test)_[a-z0-9_]+\.(c|py)$/) {
+                     file = name
+                     print file
+                 } else if (text !~ /^\|/ && at && substr(text, 1, RSTART - 1) !~ /^([ ,]|and|or)*$/) {
+                     file = ""
+                 } else if (name !~ /^[a-z][a-z0-9_]+$/) {
+                     file = ""
+                 } else if (file != "") {
+                     print file, name
+                 }
+                 text = (text ~ /^\|/ ? "|" : "") substr(text, RSTART + RLENGTH)
+                 at = 1
+             }
+         }
+         FNR == 1 || /^ *$/ || /^ *([-*] |\||```)/ {look(block); block = ""}
+         {block = block == "" ? $0 : block " " $0}
+         END {look(block)}' $pages
+}
+# Tests of a contract get the name of their engine in front of their own.
+tests_of() {
+    for file in unit/t_*.c; do
+        echo "$file"
+        sed -n "s|^static void \([a-z0-9_]*\)(void \*\*.*|$file \1|p" "$file"
+        for engine in $(sed -n '/engine_maker_t engines/,/;/s/^ *{"\([a-z_]*\)".*/\1/p' "$file"); do
+            sed -n "s|^    [A-Z]*(\([a-z0-9_]*\)).*|$file ${engine}_\1|p" unit/contract.c
+        done
+    done
+    for file in */test_*.py; do
+        echo "$file"
+        sed -n -E "s|^( *async)? *def (test_[a-z0-9_]+).*|$file \2|p" "$file"
+    done
+}
+pairs | sort -u >"$scratch/pairs"
+(cd tests && tests_of) | sort -u >"$scratch/all"
+grep -q '^unit/.* ' "$scratch/pairs" && grep -q '^httpd/.* ' "$scratch/pairs"
+ok $? "tests are named with their files in the documents"
+is_empty "$(comm -23 "$scratch/pairs" "$scratch/all")" "every file of tests that a document names is there, and has the test named with it"
+
 # A heading as an anchor: lower case, spaces as dashes, no other punctuation.
 anchors() {
     grep -E '^#+ ' "$1" | sed 's/^#* //; s/`//g' | tr '[:upper:]' '[:lower:]' | sed 's/[^a-z0-9 _-]//g; s/ /-/g'

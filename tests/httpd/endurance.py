@@ -24,6 +24,7 @@ from harness.client import NAVIGATION, Browser
 from harness.config import VirtualHost, place
 from harness.load import at_once
 from harness.logs import LogBook
+from harness.machine import system_objects
 from harness.server import Server
 from harness.simulator import Simulator
 
@@ -91,13 +92,9 @@ def workers(server: Server) -> list[int]:
     return [pid for pid in server.children() if entries(pid, "task") > 25]
 
 
-def system_objects(server: Server) -> dict[str, list[str]]:
+def objects_of(server: Server) -> dict[str, list[str]]:
     """Those of the machine that belong to nobody in particular; the files of this server."""
-    found = {f"ipcs {name}": [line.split()[1] for line in Path("/proc/sysvipc", name).read_text().splitlines()[1:]]
-             for name in ("shm", "sem", "msg")}
-    found["/dev/shm"] = os.listdir("/dev/shm")
-    found["run directory"] = [path.name for path in (server.root / "run").iterdir()]
-    return {name: sorted(value) for name, value in found.items()}
+    return {**system_objects(), "run directory": sorted(path.name for path in (server.root / "run").iterdir())}
 
 
 def count(server: Server) -> Count:
@@ -114,7 +111,7 @@ def count(server: Server) -> Count:
         "child: threads": max(entries(pid, "task") for pid in pids),
         "all: shared memory, kB": sum(process["Pss_Shmem"] for process in [memory(parent), *children]),
         "all: processes": len(server.processes()),
-    }, system_objects(server))
+    }, objects_of(server))
 
 
 def settled(server: Server) -> list[int]:

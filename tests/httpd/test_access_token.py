@@ -10,7 +10,7 @@ import requests
 from harness import tags
 from harness.client import SCRIPT
 from harness.config import VirtualHost, place
-from test_outages import eventually
+from harness.waiting import eventually
 
 VARIABLE, HEADER = "BITBUCKET_ACCESS_TOKEN", "HTTP_X_BITBUCKET_ACCESS_TOKEN"
 ON = "AuthBitbucketPassAccessToken On"

@@ -324,17 +324,11 @@ def test_somebody_else_is_signed_in_all_the_same(site, browser, simulator):
     assert simulator.asked().count("token") == 1
 
 
-def drop_session(browser) -> None:
-    """As if the browser did not keep the session's cookie."""
-    for key in [key for key in browser.jar.cookies if key[1].endswith("bitbucket_session")]:
-        del browser.jar.cookies[key]
-
-
 def test_a_browser_that_goes_round_in_circles_is_stopped(site, browser, simulator, logs):
     url = site.plain.url("/any/page.html")
     for _ in range(5):
         assert browser.sign_in(url, "mark").status == 200
-        drop_session(browser)
+        browser.lose_session()
     callback = browser.walk_to_callback(url, "mark")
     simulator.forget_calls()
     answer = browser.get(callback)
@@ -354,7 +348,7 @@ def test_what_is_said_of_the_session_is_what_was_seen(site, browser, how, seen):
     for _ in range(5):
         assert browser.walk(browser.get(login), "mark")[-1].status == 200
     if how == "lost":
-        drop_session(browser)
+        browser.lose_session()
     elif how == "ended":
         cookies = dict(browser.jar.cookies)
         browser.submit(browser.get(site.plain.endpoint("logout")))
@@ -369,7 +363,7 @@ def test_the_circle_ends_after_a_minute(start_server, clock, browser):
     url = host.url("/any/page.html")
     for _ in range(5):
         assert browser.sign_in(url, "mark").status == 200
-        drop_session(browser)
+        browser.lose_session()
     assert browser.sign_in(url, "mark").status == 403
     clock.advance(61)
     assert browser.sign_in(url, "mark").status == 200

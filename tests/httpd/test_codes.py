@@ -11,7 +11,7 @@ import pytest
 from harness import tags
 from harness.client import NAVIGATION, Browser
 from harness.config import VirtualHost, modules_directory, place
-from test_outages import eventually
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.one_mpm
 

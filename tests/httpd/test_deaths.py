@@ -17,7 +17,6 @@ from harness.config import VirtualHost, place
 from harness.server import SANITIZED, Server
 from harness.simulator import short_name
 from harness.waiting import eventually
-from test_freshness import kill_children
 
 pytestmark = pytest.mark.alone
 
@@ -65,7 +64,7 @@ def test_killed_during_a_sign_in(start_server, new_browser, simulator, logs, lim
     thread = threading.Thread(target=come_in_vain, args=(browser, callback))
     thread.start()
     eventually(lambda: any(short_name(call).startswith(route) for call in simulator.calls()))
-    kill_children(server)
+    server.kill_children()
     thread.join()
     simulator.clear_faults()
     assert browser.session_value() is None

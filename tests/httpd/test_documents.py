@@ -27,8 +27,6 @@ NEIGHBOURS = """auth_basic authn_file cache_disk dav dav_fs dav_svn http2 lua pr
 # Paths of the documents are looked for below the test's own directory.
 PATH = re.compile(r"(?<![\w/.}])/(?:var|srv|etc|run|usr/local)/[\w./-]*")
 NEEDS_A_PLACE = re.compile(r"(?m)^(?:AuthType|Require) ")
-# Blocks that show a mistake, by page and first line, and what httpd says to them.
-WRONG_ON_PURPOSE: dict[tuple[str, str], str] = {}
 
 
 @dataclass(frozen=True)
@@ -39,11 +37,6 @@ class Block:
 
     def __str__(self) -> str:
         return f"{self.page}-{self.number}"
-
-    @property
-    def expected(self) -> str | None:
-        """None: nothing is wrong with it."""
-        return WRONG_ON_PURPOSE.get((self.page, self.text.splitlines()[0]))
 
     def parts(self) -> list[str]:
         """For one machine each."""
@@ -142,10 +135,7 @@ def test_blocks_are_found():
 
 @pytest.mark.parametrize("block", all_blocks(), ids=str)
 def test_block_is_read(complaints, block):
-    if block.expected:
-        assert block.expected in complaints[block], f"{block}:\n{block.text}"
-    else:
-        assert complaints[block] == "", f"{block}:\n{block.text}"
+    assert complaints[block] == "", f"{block}:\n{block.text}"
 
 
 # -- what is wrong is found
@@ -163,8 +153,3 @@ WRONG = [
 def test_a_wrong_block_is_found(reader, text, said):
     block, = blocks_of("none.md", f"A page.\n\n```apache\n{text}```\n")
     assert said in reader.complaint(block)
-
-
-def test_what_is_wrong_on_purpose_is_there():
-    there = {(block.page, block.text.splitlines()[0]) for block in all_blocks()}
-    assert set(WRONG_ON_PURPOSE) <= there

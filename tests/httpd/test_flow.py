@@ -10,7 +10,7 @@ import pytest
 from harness import client, tags
 from harness.client import SCRIPT
 from harness.config import VirtualHost, place
-from test_outages import eventually
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.one_mpm
 
@@ -122,9 +122,19 @@ def test_answers_that_are_due(timed, clock, come_from, browser, logs, simulator)
     simulator.forget_calls()
     since = Since(logs)
     assert browser.get(timed.url("/team/page.html"), SCRIPT).status == 200
-    decided, = since.lines(DECIDED)
+    lines = since.lines()
+    decided = lines[-1]
     assert (values(decided)["answers"], values(decided)["asked"], decided.level) == ("due", "no", "trace1")
-    assert eventually(lambda: simulator.calls("user")) and since.lines() == []
+
+    def are_fresh() -> bool:
+        """The new answers are stored; and what a page leaves meanwhile."""
+        assert browser.get(timed.url("/team/page.html"), SCRIPT).status == 200
+        lines.extend(since.lines())
+        return values(lines[-1])["answers"] == "fresh"
+    eventually(lambda: (calls := simulator.calls()) and all(call["finished"] for call in calls))
+    eventually(are_fresh)
+    assert {"user", "emails", "permission acme"} <= set(simulator.asked())
+    assert {line.tag for line in lines} == {RULE, DECIDED}, "no line about the calls"
 
 
 def test_answers_that_are_old(timed, clock, come_from, browser, logs):

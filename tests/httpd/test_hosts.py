@@ -57,15 +57,35 @@ def test_a_state_of_the_neighbour(two_hosts, browser, simulator):
     assert answer.session_cookie is None and simulator.asked() == []
 
 
-@pytest.mark.parametrize("key", ["", "AuthBitbucketSessionKey the-same-key-at-both-sites-0123456789\n"])
-def test_the_same_client_at_two_addresses(start_server, browser, key):
-    """The public host is part of what a cookie is good for."""
-    one = VirtualHost(key + ANY)
-    other = VirtualHost(key + ANY, client_id=one.client_id, client_secret=one.client_secret)
+@pytest.fixture(params=["", "AuthBitbucketSessionKey the-same-key-at-both-sites-0123456789\n"], ids=["keys of their own", "one key"])
+def two_addresses(request, start_server, simulator):
+    """Two sites with one OAuth client, which knows the callbacks of both."""
+    one = VirtualHost(request.param + ANY)
+    other = VirtualHost(request.param + ANY, client_id=one.client_id, client_secret=one.client_secret)
     start_server(one, other)
-    callback = browser.get(one.url("/any/page.html"))
-    assert callback.tickets
+    simulator.change_consumer(one.client_id, callback_url=None, callback_urls=[one.callback_url, other.callback_url])
+    return one, other
+
+
+def test_the_same_client_at_two_addresses(two_addresses, browser):
+    """The public host is part of what a session is good for."""
+    one, other = two_addresses
+    assert browser.sign_in(one.url("/any/page.html"), "mark").status == 200
+    assert browser.get(one.url("/any/page.html"), SCRIPT).status == 200
     assert browser.get(other.url("/any/page.html"), SCRIPT).status == 401
+    assert browser.get(other.endpoint("userinfo"), SCRIPT).status == 401
+
+
+def test_a_ticket_of_the_same_client_at_two_addresses(two_addresses, browser, simulator):
+    """And of what a ticket is good for: also under the same name, no code is exchanged elsewhere."""
+    one, other = two_addresses
+    callback = browser.walk_to_callback(one.url("/any/page.html"), "mark")
+    name, = browser.ticket_names()
+    cookie = f"{name}={browser.jar.cookies['localhost', name].value}"
+    answer = browser.get(callback.replace(one.origin, other.origin), {**NAVIGATION, "Cookie": cookie})
+    assert answer.session_cookie is None and simulator.asked() == []
+    answer = browser.get(callback, {**NAVIGATION, "Cookie": cookie})
+    assert answer.status == 303 and answer.session_cookie, "at its own address all of it is good"
 
 
 @pytest.mark.parametrize("name, origin", [

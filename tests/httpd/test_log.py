@@ -10,6 +10,7 @@ import pytest
 
 from harness.client import SCRIPT, send
 from harness.config import VirtualHost, place
+from harness.load import at_once
 from harness.simulator import uuid_of
 from test_api_token import basic, of
 
@@ -97,9 +98,13 @@ def test_a_session_that_was_not_used(timed, clock, new_browser, logs):
     for _ in range(3):
         assert browser.get(timed.url("/any/page.html")).status == 302
         assert browser.get(timed.url("/team/page.html"), SCRIPT).status == 401
-    session = parse(logs.lines("ABB0203")[0].text)["session"]
-    assert ended(logs) == [(session, "unused for 8h, see AuthBitbucketSessionTimeout")]
+    session, others = (parse(line.text)["session"] for line in logs.lines("ABB0203"))
+    why = "unused for 8h, see AuthBitbucketSessionTimeout"
+    assert ended(logs) == [(session, why)]
     assert parse(logs.lines("ABB0105")[0].text)["account"] == uuid_of("mark")
+    cookie = {**SCRIPT, "Cookie": f"bitbucket_session={other.session_value()}"}
+    assert at_once([timed.url("/any/page.html")] * 40, cookie).statuses == {401: 40}
+    assert ended(logs) == [(session, why), (others, why)]
     assert browser.sign_in(timed.url("/any/page.html"), "mark").status == 200
 
 

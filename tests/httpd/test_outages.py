@@ -4,7 +4,6 @@ how often it is asked meanwhile, and that all is well by itself afterwards."""
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import signal
 import socket
@@ -23,6 +22,7 @@ from harness.clock import Clock
 from harness.config import THREADS_PER_CHILD, VirtualHost, place
 from harness.fixtures import lasting, wanted_mpms
 from harness.load import at_once
+from harness.sanitizers import SLOWER
 from harness.server import Server
 from harness.simulator import account, permission_route, short_name
 from harness.waiting import eventually
@@ -259,6 +259,7 @@ def test_breaks_grow_from_five_seconds_to_a_minute(host, time_passes, on_the_way
     assert lengths_of_breaks(logs)[7:] == [5], "from the beginning"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("answers", [True, False])
 def test_one_tries_while_the_others_are_put_off(host, time_passes, on_the_way_back, simulator, logs, answers):
     logs.expect(tags.ANSWERED)
@@ -266,10 +267,11 @@ def test_one_tries_while_the_others_are_put_off(host, time_passes, on_the_way_ba
     people = on_the_way_back(host, 15)
     open_the_breaker(simulator, iter(people[:5]))
     time_passes(6)
-    simulator.fault("token", delay=0.8, **({} if answers else {"status": 500}))
+    delay = 1.2
+    simulator.fault("token", delay=delay, **({} if answers else {"status": 500}))
     assert all_come(people[5:]) == ({303: 1, 503: 9} if answers else {503: 10})
     assert len(simulator.calls("token")) == 1
-    assert sum(person.seconds > 0.7 for person in people[5:]) == 1, "only the one waits"
+    assert sum(person.seconds > delay for person in people[5:]) == 1, "only the one waits"
     assert lengths_of_breaks(logs) == ([5] if answers else [5, 10])
     assert len(logs.lines(tags.MENDED)) == answers
 
@@ -286,14 +288,6 @@ def test_who_tries_reads_asks_once(host, time_passes, signed_in, on_the_way_back
     assert_put_off(there.get())
     assert max(Counter(simulator.asked()).values()) == 1
     assert lengths_of_breaks(logs) == [5, 10]
-
-
-def kill_children(server) -> None:
-    for pid in server.children():
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
 
 
 def comes_in_vain(person) -> None:
@@ -317,7 +311,7 @@ def test_a_child_that_dies_while_it_tries_is_replaced(start_server, clock, on_th
     thread = threading.Thread(target=comes_in_vain, args=(next(people),))
     thread.start()
     eventually(lambda: simulator.calls("token"))
-    kill_children(server)
+    server.kill_children()
     thread.join()
     simulator.clear_faults()
     simulator.forget_calls()
@@ -698,6 +692,7 @@ def test_json_that_cannot_be_used_is_not_asked_for_again(crowd, time_passes, sim
         assert Counter(calls) == {"user": 1, "emails": 1, "permission acme": 1}, kind
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("route", READS)
 def test_a_closed_connection_is_tried_once_more_on_a_new_one(crowd, time_passes, simulator, logs, route):
     """libcurl takes a kept connection that closes for a dead one and tries the next, the last time
@@ -710,8 +705,8 @@ def test_a_closed_connection_is_tried_once_more_on_a_new_one(crowd, time_passes,
     become(True, {"closed": person})
     *first, last = [call for call in simulator.calls(route) if call["account"] == person.person]
     assert 1 <= len(first) <= 9
-    assert first[-1]["finished"] - first[0]["time"] < 0.2
-    assert 0.15 < last["time"] - first[-1]["finished"] < 1
+    assert first[-1]["finished"] - first[0]["time"] < 0.2 * SLOWER
+    assert 0.15 < last["time"] - first[-1]["finished"] < 1 * SLOWER
 
 
 @pytest.mark.parametrize("route", READS)
@@ -1013,7 +1008,7 @@ def test_a_child_that_dies_frees_its_places(start_server, clock, on_the_way_back
     thread = threading.Thread(target=comes_in_vain, args=(waiting,))
     thread.start()
     eventually(lambda: simulator.calls("token"))
-    kill_children(server)
+    server.kill_children()
     thread.join()
     simulator.clear_faults()
     assert refused.come().status == 503 and refused.found_no_place
@@ -1195,6 +1190,7 @@ HALVES = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", HALVES)
 def test_slow_visitors_at_the_callback_hold_up_nobody(start_server, signed_in, simulator, logs, figure, kind):
     host = VirtualHost(TEAM)
@@ -1214,7 +1210,7 @@ def test_slow_visitors_at_the_callback_hold_up_nobody(start_server, signed_in, s
     assert {answer.status for answer, _ in answers} == {200}
     during = statistics.median(seconds for _, seconds in answers)
     figure("a page of somebody signed in, meanwhile", 1000 * during, "ms")
-    assert during < 3 * usual + 0.005 and during < 0.05, (usual, during)
+    assert during < 3 * usual + 0.005 and during < 0.05 * SLOWER, (usual, during)
 
 
 def test_a_callback_whose_body_never_comes_keeps_no_place(start_server, on_the_way_back, simulator):

@@ -18,6 +18,7 @@ from harness import config, tags
 from harness.client import NAVIGATION, send_bytes
 from harness.config import VirtualHost, place
 from harness.simulator import account, uuid_of
+from harness.waiting import eventually
 
 ZOE = "Zoë 100% Ünal"
 HTTP2 = "LoadModule http2_module {}/mod_http2.so".format(config.modules_directory())
@@ -397,10 +398,8 @@ def test_stale(start_server, browser, simulator, backend, clock, logs):
     logs.expect(tags.NOT_RENEWED)
     simulator.fault("api", status=503)
     clock.advance(1260)
-    for _ in range(100):
-        seen = browser.get(host.url("/both/env.cgi"))
-        if "STALE" in variables(seen):
-            break
+    eventually(lambda: "STALE" in variables(browser.get(host.url("/both/env.cgi"))))
+    seen = browser.get(host.url("/both/env.cgi"))
     assert 1260 <= int(variables(seen)["STALE"]) <= 1270
     assert seen_by_cgi(seen)["STALE"] == variables(seen)["STALE"]
     assert seen_by_backend(browser.get(host.url("/proxied-headers/")))["Stale"].startswith("12")

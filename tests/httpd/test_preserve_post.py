@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from urllib.parse import quote, urljoin, urlparse
 
 import pytest
 
-from harness.client import NAVIGATION, SCRIPT, Browser, send, send_bytes
+from harness.client import NAVIGATION, SCRIPT, Answer, Browser, send, send_bytes
 from harness.config import VirtualHost, place
 from test_cluster import cache, redis, start_cache, start_cluster  # noqa: F401
 from test_hub import of_client, own
@@ -67,12 +67,7 @@ def mark(server, host, browser):
 
 def sign_in_and_lose(browser, host, person="mark", path="/any/page.html") -> None:
     assert "The test page" in browser.sign_in(host.url(path), person).text
-    lose_session(browser)
-
-
-def lose_session(browser) -> None:
-    for key in [key for key in browser.jar.cookies if key[1].endswith("bitbucket_session")]:
-        del browser.jar.cookies[key]
+    browser.lose_session()
 
 
 def form_headers(host, content_type=URLENCODED, **more):
@@ -293,10 +288,10 @@ def test_somebody_signed_in_notices_nothing(server, browser, host):
 @pytest.mark.one_mpm
 def test_the_session_ends_again_before_the_click(mark, host):
     page = open_offer(mark, post(mark, host, b"a=1"))
-    lose_session(mark)
+    mark.lose_session()
     page = open_offer(mark, Offer(page).send(mark, host))
     assert received(Offer(page).send(mark, host)) == b"a=1"
-    lose_session(mark)
+    mark.lose_session()
     page = mark.follow(Offer(page).send(mark, host))
     assert mark.submit(page).links["Continue"] == "/", "our own page would have nothing to show"
 
@@ -387,7 +382,7 @@ def test_it_is_forgotten_when_sent(mark, host):
 @pytest.mark.one_mpm
 def test_an_old_page_does_not_forget_a_newer_form(mark, host):
     old = open_offer(mark, post(mark, host, b"a=old"))
-    lose_session(mark)
+    mark.lose_session()
     new = open_offer(mark, post(mark, host, b"a=new"))
     assert received(Offer(old).send(mark, host)) == b"a=old"
     assert received(Offer(mark.get(new.url)).send(mark, host)) == b"a=new"
@@ -493,7 +488,7 @@ def test_the_largest_form_of_many_fields(mark, host):
     body = (b"a=&" * (KEPT // 3)).rstrip(b"&")
     page = open_offer(mark, post(mark, host, body))
     assert received(Offer(page).send(mark, host)) == body
-    lose_session(mark)
+    mark.lose_session()
     body = b"a=" + b"\"" * (KEPT - 2)
     page = open_offer(mark, post(mark, host, body))
     assert Offer(page).fields == [("a", "\"" * (KEPT - 2), False)]
@@ -749,7 +744,7 @@ def test_other_accounts_in_this_browser_do_not_see_it(mark, host, simulator):
     assert "somebody else" in page.text and "only for Mark" not in page.text and len(page.forms) == 1
     # And his own forms are his.
     mark.get(host.url("/any/page.html"))
-    lose_session(mark)
+    mark.lose_session()
     page = open_offer(mark, post(mark, host, b"text=of+Oscar"))
     assert received(Offer(page).send(mark, host)) == b"text=of+Oscar"
 
@@ -813,7 +808,7 @@ def test_the_badge_is_renewed_and_runs_out(server, host, browser, clock):
     browser.sign_in(host.url("/any/page.html"), "mark")
     second = browser.jar.named("localhost", "_badge")
     assert second != first
-    lose_session(browser)
+    browser.lose_session()
     clock.advance(36 * 86400)
     assert is_kept(post(browser, host, b"a=1"))
     clock.advance(2 * 86400)
@@ -892,7 +887,7 @@ def test_in_a_store_that_machines_share(start_cluster, cache, browser, near):
     for server in cluster.servers:
         add_echo(server)
     browser.sign_in(cluster.url("/any/page.html"), "mark")
-    lose_session(browser)
+    browser.lose_session()
     headers = {**form_headers(cluster.nodes[0]), "Origin": cluster.public}
     secret = b"text=the-Text-of-a-Form-" + b"x" * 60000
     older = browser.request("POST", cluster.url("/any/echo.cgi"), headers, body=b"a=older")
@@ -924,7 +919,7 @@ def test_an_old_page_at_another_machine(start_cluster, redis, browser):
 
     numbers = []
     for text in (b"a=older", b"a=newer"):
-        lose_session(browser)
+        browser.lose_session()
         headers = {**form_headers(cluster.nodes[0]), "Origin": cluster.public}
         numbers.append(browser.request("POST", cluster.url("/any/echo.cgi"), headers, body=text).location)
         browser.jar.cookies.update(session)
@@ -936,18 +931,15 @@ def test_an_old_page_at_another_machine(start_cluster, redis, browser):
 @pytest.mark.one_mpm
 def test_many_at_once(mark, host):
     """Of a browser that sends twenty at the same moment one is kept, whole."""
-    answers = []
     cookies = mark.jar.line("localhost", False)
 
-    def send_one(number: int) -> None:
+    def send_one(number: int) -> Answer:
         headers = {**form_headers(host), "Cookie": cookies}
-        answers.append(send("POST", host.url("/any/echo.cgi"), headers, b"a=" + b"%d" % (number % 10) * 30000))
+        return send("POST", host.url("/any/echo.cgi"), headers, b"a=" + b"%d" % (number % 10) * 30000)
 
-    threads = [threading.Thread(target=send_one, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(send_one, range(20)))
+    assert len(answers) == 20
     assert any(map(is_kept, answers))
     assert all(is_kept(answer) or answer.status == 401 for answer in answers)
     page = mark.follow(mark.get(host.endpoint("kept-form")))

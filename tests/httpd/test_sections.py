@@ -335,13 +335,16 @@ def test_settings_of_places_need_allow_override(start_server, new_browser):
     "Require bitbucket-group acme", "AuthBitbucketUnauthenticated sometimes", "AuthBitbucketPrivate maybe",
 ])
 def test_mistakes_in_htaccess_let_nobody_in(sections_with_mistakes, log_watch, browser, line):
-    """httpd refuses the directory as a whole, and the log names the line."""
+    """httpd refuses the directory as a whole, and the log names the file and the directive."""
     host, server = sections_with_mistakes
+    before = server.error_log.stat().st_size
     write_htaccess(server, "mistake", ["AuthType Bitbucket", "Require valid-user", line])
     browser.sign_in(host.url("/start/page.html"), "mark")
     for headers in (NAVIGATION, SCRIPT):
         answer = browser.get(host.url("/mistake/page.html"), headers)
         assert answer.status == 500 and "test page" not in answer.text
+    said = [entry for entry in server.error_log.read_bytes()[before:].decode().splitlines() if "/mistake/.htaccess: " in entry]
+    assert len(said) == 2 and all(any(word in entry for word in line.split()[:2]) for entry in said), said
 
 
 @pytest.fixture(scope="module")

@@ -341,13 +341,17 @@ def test_nobody_there(check):
 def test_a_name_that_is_none(check):
     nowhere = "https://bitbucket.invalid"
     code, output = check(VirtualHost(f"AuthBitbucketTokenURL {nowhere}/token\nAuthBitbucketAPIURL {nowhere}/2.0\n" + WORKSPACE))
-    assert code == 1 and all("resolve" in line for line in results(output, "FAILED")), output
+    lines = results(output, "FAILED")
+    assert code == 1 and len(lines) == 3, output
+    assert all(nowhere in line and "resolve host" in line and "name server" in line for line in lines), output
 
 
 def test_a_proxy_that_is_not_there(check):
     code, output = check(VirtualHost("AuthBitbucketProxy http://127.0.0.1:9\nAuthBitbucketAPIURL https://bitbucket.invalid/2.0\n"
                                      + WORKSPACE))
-    assert code == 1 and "API: account" not in results(output, "ok"), output
+    lines = [line for line in results(output, "FAILED") if line.startswith("API: ")]
+    assert code == 1 and [line.partition(": GET")[0].partition(": http")[0] for line in lines] == ["API: account", "API: roles in workspaces"], output
+    assert all("127.0.0.1 port 9" in line and "AuthBitbucketProxy" in line for line in lines), output
 
 
 def test_a_certificate_that_nobody_trusts(check, start_server, scratch):

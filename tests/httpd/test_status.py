@@ -12,8 +12,8 @@ from harness import tags
 from harness.client import NAVIGATION, SCRIPT, send
 from harness.config import VirtualHost, modules_directory, place
 from harness.simulator import account, permission_route
+from harness.waiting import eventually
 from test_api_token import basic, of
-from test_outages import eventually
 
 STATUS = '<Location "/status">\n    SetHandler bitbucket-status\n</Location>'
 SERVER_STATUS = '<Location "/server-status">\n    SetHandler server-status\n</Location>'

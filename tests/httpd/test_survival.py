@@ -10,6 +10,7 @@ import signal
 import subprocess
 import threading
 import time
+from http.client import BadStatusLine, IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ import pytest
 from harness.client import SCRIPT
 from harness.config import VirtualHost, free_port, module_under_test, place
 from harness.disk import Disk
+from harness.machine import system_objects
 from harness.server import SANITIZED
-from test_lifecycle import system_objects
+from harness.waiting import eventually
 
 pytestmark = pytest.mark.alone
 
@@ -110,7 +112,7 @@ class Visitors:
                     self.requests += 1
                     if answer.status != 200:
                         self.problems.append(answer)
-            except (AssertionError, OSError, IndexError) as problem:
+            except Exception as problem:  # noqa: BLE001 - none is lost; the test says which may be
                 self.problems.append(problem)
 
     def __enter__(self):
@@ -125,6 +127,11 @@ class Visitors:
 
     def __exit__(self, *_):
         self.stop()
+
+
+def was_cut(problem) -> bool:
+    """The connection ended before its answer was whole: httpd itself does that when it is killed or restarted."""
+    return isinstance(problem, (OSError, IncompleteRead, BadStatusLine)) or "was closed" in str(problem)
 
 
 def tell(capsys, mpm, what, visitors):
@@ -175,8 +182,8 @@ def test_restarts_in_a_row_under_load(prepare, new_browser, simulator, logs, mpm
         for _ in range(rounds):
             server.reload(signal.SIGHUP)
     tell(capsys, mpm, f"{rounds} restarts", visitors)
-    cut = [problem for problem in visitors.problems if isinstance(problem, OSError) or "was closed" in str(problem)]
-    assert [problem for problem in visitors.problems if problem not in cut] == []
+    assert [problem for problem in visitors.problems if not was_cut(problem)] == []
+    assert visitors.signed_in
     assert {status(browser, host) for browser in visitors.signed_in} == {200}
 
 
@@ -327,7 +334,7 @@ def test_everything_is_killed(prepare, new_browser, simulator, logs, mpm, host, 
             time.sleep(random.uniform(0.02, 0.12))
             server.kill()
             visitors.stop()
-        assert [p for p in visitors.problems if not isinstance(p, OSError) and "was closed" not in str(p)] == []
+        assert [problem for problem in visitors.problems if not was_cut(problem)] == []
         server.start()
         assert status(random.choice(signed_in), host) == 200 if signed_in else True
         assert taken_over(logs)["were damaged"] == 0
@@ -581,23 +588,24 @@ def test_changes_go_to_the_disk(prepare, scratch, clock, browser, mpm, host):
 
 @pytest.mark.one_mpm
 def test_who_writes_dies(prepare, scratch, browser, logs, host):
-    """Another child takes its place."""
+    """Another process takes its place."""
     logs.forgive("exit signal Killed")
     disk = Disk(scratch)
     server, _ = prepare(host, preload=[disk.library], environment=disk.environment)
     server.start()
     for _ in range(3):
         sign_in(browser, host)
-        os.kill(disk.await_syncs(1)[0].process, signal.SIGKILL)
-        disk.await_syncs(2)
+        dead = disk.await_syncs(1)[0].process
+        os.kill(dead, signal.SIGKILL)
+        eventually(lambda: dead not in {sync.process for sync in disk.await_syncs(2)})
         browser.jar.cookies.clear()
 
 
 @pytest.mark.one_mpm
-def test_the_disk_breaks(prepare, scratch, browser, logs, host):
+def test_the_disk_breaks(prepare, scratch, clock, browser, logs, host):
     """Requests go on, and one line a minute says so."""
     disk = Disk(scratch)
-    server, _ = prepare(host, preload=[disk.library], environment=disk.environment)
+    server, _ = prepare(host, clock=clock, preload=[disk.library], environment=disk.environment)
     server.start()
     disk.break_down()
     logs.expect("ABB0019", "Input/output error")
@@ -605,6 +613,9 @@ def test_the_disk_breaks(prepare, scratch, browser, logs, host):
     assert all(sync.failed for sync in disk.await_syncs(4)[1:])
     assert status(browser, host) == 200
     assert len(logs.lines("ABB0019")) == 1
+    clock.advance(61)
+    disk.await_syncs(3)
+    assert len(logs.lines("ABB0019")) == 2
     disk.mend()
     assert not disk.await_syncs(2)[-1].failed
 
@@ -652,12 +663,14 @@ def loop_disk(tmp_path):
     except subprocess.CalledProcessError as problem:
         pytest.skip(f"no file system can be mounted here: {problem.stderr.decode().strip()[:100]}")
     yield disk
-    disk.unmount()
+    if os.path.ismount(disk.path):
+        disk.unmount()
 
 
 @pytest.mark.one_mpm
-def test_power_failures(prepare, loop_disk, new_browser, simulator, logs, host):
-    """Everything that was a second old is there afterwards."""
+def test_power_failures(loop_disk, prepare, new_browser, simulator, logs, host):
+    """Everything that was a second old is there afterwards. The disk comes first, so that it goes last, after the
+    server whose files it has."""
     simulator.settings(quota=None)
     logs.allow("ABB0015")
     (loop_disk.path / "state").mkdir(mode=0o700)

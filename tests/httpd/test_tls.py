@@ -113,14 +113,16 @@ def test_nothing_older_than_tls_1_2_is_offered(start_server, browser, logs):
                 hellos.append(connection.recv(65536))
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=listen)
+        thread = threading.Thread(target=listen, daemon=True)
         thread.start()
-        origin = f"https://127.0.0.1:{listener.getsockname()[1]}"
-        host = VirtualHost(f"AuthBitbucketTokenURL {origin}/token\n" + place("any", "Require valid-user"))
-        start_server(host)
-        assert browser.sign_in(host.url("/any/page.html"), "mark").status == 503
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
+        try:
+            origin = f"https://127.0.0.1:{listener.getsockname()[1]}"
+            host = VirtualHost(f"AuthBitbucketTokenURL {origin}/token\n" + place("any", "Require valid-user"))
+            start_server(host)
+            assert browser.sign_in(host.url("/any/page.html"), "mark").status == 503
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
     assert hellos and all(hello[0] == 22 for hello in hellos)
     assert {frozenset(offered_versions(hello)) for hello in hellos} == {frozenset({0x0303, 0x0304})}
 

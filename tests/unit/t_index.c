@@ -1,7 +1,6 @@
 /* t_index: an account's sessions are found, counted and ended, however the store is made. */
 #include "abb_index.h"
 
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "shared.h"
@@ -69,8 +68,8 @@ static void make_blind(place_t *place)
     place->sessions.store = &place->blind;
 }
 
-/* A new session, noted. *ended is how many ended for it. */
-static abb_session_t *sign_in(place_t *place, const char *account, apr_time_t now, int *ended)
+/* A new session, noted; NULL when that fails. *ended is how many ended for it. */
+static abb_session_t *try_sign_in(place_t *place, const char *account, apr_time_t now, int *ended)
 {
     abb_record_private_t private_part = {.tokens = {.access_token = "token"}, .raw_user = "{}"};
     abb_record_t record;
@@ -80,11 +79,19 @@ static abb_session_t *sign_in(place_t *place, const char *account, apr_time_t no
     memset(&record, 0, sizeof(record));
     record.account.uuid = account;
     record.created_at = now;
-    assert_int_equal(abb_session_create(&place->sessions, &record, &private_part, now, &cookie,
-                                        &session, place->p, NULL),
-                     APR_SUCCESS);
-    assert_int_equal(abb_index_add(&place->sessions, session, now, ended, place->p, NULL),
-                     APR_SUCCESS);
+    if (abb_session_create(&place->sessions, &record, &private_part, now, &cookie, &session,
+                           place->p, NULL) != APR_SUCCESS ||
+        abb_index_add(&place->sessions, session, now, ended, place->p, NULL) != APR_SUCCESS) {
+        return NULL;
+    }
+    return session;
+}
+
+static abb_session_t *sign_in(place_t *place, const char *account, apr_time_t now, int *ended)
+{
+    abb_session_t *session = try_sign_in(place, account, now, ended);
+
+    assert_non_null(session);
     return session;
 }
 
@@ -561,23 +568,23 @@ enum { CROWD = 6, EACH = 20 };
 static void those_at_once_keep_the_limit(void **state)
 {
     place_t *place = *state;
+    pid_t crowd[CROWD];
 
     place->sessions.max_per_account = 4;
     for (int i = 0; i < CROWD; ++i) {
-        if (fork() == 0) {
+        if ((crowd[i] = fork()) == 0) {
             int ended;
 
             for (int j = 0; j < EACH; ++j) {
-                sign_in(place, ADA, NOW + i * EACH + j, &ended);
+                if (!try_sign_in(place, ADA, NOW + i * EACH + j, &ended)) {
+                    _exit(1);
+                }
             }
             _exit(0);
         }
     }
     for (int i = 0; i < CROWD; ++i) {
-        int status;
-
-        wait(&status);
-        assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+        unit_await_child(crowd[i]);
     }
     assert_in_range(list(place, ADA, NOW + SECONDS(1))->nelts, 1, 4);
 }
@@ -594,14 +601,18 @@ static void a_walk_sees_all_that_stay(void **state)
     }
     if ((other = fork()) == 0) {
         for (int i = 0; i < 5000; ++i) {
-            abb_session_drop(&place->sessions, sign_in(place, BOB, NOW, &ended), NULL);
+            abb_session_t *session = try_sign_in(place, BOB, NOW, &ended);
+
+            if (!session || abb_session_drop(&place->sessions, session, NULL) != APR_SUCCESS) {
+                _exit(1);
+            }
         }
         _exit(0);
     }
     for (int i = 0; i < 50; ++i) {
         assert_int_equal(list(place, ADA, NOW)->nelts, 200);
     }
-    waitpid(other, NULL, 0);
+    unit_await_child(other);
 }
 
 #define PLACE_TEST(function) cmocka_unit_test_setup_teardown(function, create, destroy)

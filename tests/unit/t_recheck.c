@@ -958,8 +958,7 @@ static void a_killed_holder_is_replaced(void **state)
     }
     assert_true(child > 0);
     wait_for_requests(site->server, SITE_POST_TOKEN, 1);
-    kill(child, SIGKILL);
-    waitpid(child, NULL, 0);
+    unit_kill_child(child);
     outcome = ask(site, cookie);
     check_answered(&outcome, ABB_ROLE_OWNER);
     assert_string_equal(stored_tokens(site, cookie).access_token, "access-1");

@@ -432,10 +432,7 @@ static void processes_read_whole_records(void **state)
         assert_true(children[i] > 0);
     }
     for (int i = 0; i < CHILDREN; ++i) {
-        int how = -1;
-
-        waitpid(children[i], &how, 0);
-        assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+        unit_await_child(children[i]);
     }
     check_board(board);
     shared_check(store);
@@ -541,11 +538,10 @@ static apr_interval_time_t longest_in_peace(apr_pool_t *p)
     apr_sleep(SECONDS(2));
     __atomic_store_n(&board->stop, 1, __ATOMIC_SEQ_CST);
     for (int i = 0; i < SURVIVORS; ++i) {
-        waitpid(crowd[i], NULL, 0);
+        unit_await_child(crowd[i]);
     }
     for (int i = SURVIVORS; i < SURVIVORS + VICTIMS; ++i) {
-        kill(crowd[i], SIGKILL);
-        waitpid(crowd[i], NULL, 0);
+        unit_kill_child(crowd[i]);
     }
     return board->longest;
 }
@@ -579,21 +575,16 @@ static void writers_may_die_at_any_moment(void **state)
         wait_for_start(board, kills + VICTIMS);
         random = mix(random);
         apr_sleep((apr_interval_time_t)(random % 1500));
-        kill(*victim, SIGKILL);
-        waitpid(*victim, NULL, 0);
+        unit_kill_child(*victim);
         ++kills;
         *victim = start_victim(store, board, random);
     }
     for (int i = 0; i < VICTIMS; ++i) {
-        kill(victims[i], SIGKILL);
-        waitpid(victims[i], NULL, 0);
+        unit_kill_child(victims[i]);
     }
     __atomic_store_n(&board->stop, 1, __ATOMIC_SEQ_CST);
     for (int i = 0; i < SURVIVORS; ++i) {
-        int how = -1;
-
-        waitpid(survivors[i], &how, 0);
-        assert_true(WIFEXITED(how) && WEXITSTATUS(how) == 0);
+        unit_await_child(survivors[i]);
     }
     check_board(board);
     shared_check(store);

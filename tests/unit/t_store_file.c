@@ -1228,8 +1228,7 @@ static void a_server_may_be_killed_at_any_time(void **state)
         close(ends[1]);
         while (last < RECORDS + i && read(ends[0], &last, sizeof(last)) == sizeof(last)) {
         }
-        kill(child, SIGKILL);
-        waitpid(child, NULL, 0);
+        unit_kill_child(child);
         close(ends[0]);
         start_well(&server, place);
         assert_int_equal(server.report.records.damaged, 0);

@@ -210,17 +210,23 @@ static int try_many(abb_throttle_t *throttle, int seed)
 static void processes_share_one_limit(void **state)
 {
     abb_throttle_t *throttle = make(*state);
+    pid_t children[4];
     int total = 0;
 
     for (int i = 0; i < 4; ++i) {
-        if (fork() == 0) {
-            _exit(try_many(throttle, i));
+        children[i] = fork();
+        if (children[i] == 0) {
+            int gone = try_many(throttle, i);
+
+            _exit(gone < 255 ? gone : 255);
         }
+        assert_true(children[i] > 0);
     }
     for (int i = 0; i < 4; ++i) {
-        int status;
+        int status = -1;
 
-        wait(&status);
+        assert_int_equal(waitpid(children[i], &status, 0), children[i]);
+        assert_true(WIFEXITED(status));
         total += WEXITSTATUS(status);
     }
     assert_int_equal(total, ABB_THROTTLE_ADDRESS_MAX);

@@ -9,11 +9,14 @@
 #define UNIT_H
 
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 
 #include <apr_errno.h>
 #include <apr_general.h>
@@ -93,6 +96,32 @@ static inline void unit_equal(const char *got, const char *expected, const char 
         fail_msg("%s: '%s' instead of '%s'", what, got ? got : "(null)",
                  expected ? expected : "(null)");
     }
+}
+
+/*
+ * Wait for a child that ends by itself. Fails unless it has ended with 0. Children tell
+ * by their status: a failing assertion would go on with the other tests there.
+ */
+static inline void unit_await_child(pid_t child)
+{
+    int how = -1;
+
+    assert_true(child > 0);
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFEXITED(how));
+    assert_int_equal(WEXITSTATUS(how), 0);
+}
+
+/* End a child that never ends by itself. Fails when it has. */
+static inline void unit_kill_child(pid_t child)
+{
+    int how = -1;
+
+    assert_true(child > 0);
+    kill(child, SIGKILL);
+    assert_int_equal(waitpid(child, &how, 0), child);
+    assert_true(WIFSIGNALED(how));
+    assert_int_equal(WTERMSIG(how), SIGKILL);
 }
 
 #endif

@@ -342,5 +342,10 @@ class Browser:
     def session_value(self, host: str = "localhost") -> str | None:
         return next((v for n, v in self.jar.named(host, "bitbucket_session").items() if SESSION.match(n)), None)
 
+    def lose_session(self) -> None:
+        """As if this browser did not keep the session's cookie."""
+        for key in [key for key in self.jar.cookies if key[1].endswith("bitbucket_session")]:
+            del self.jar.cookies[key]
+
     def ticket_names(self, host: str = "localhost") -> list[str]:
         return list(self.jar.named(host, TICKET))

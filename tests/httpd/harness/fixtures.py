@@ -106,18 +106,23 @@ def logs(log_watch: LogBook) -> LogBook:
 @contextmanager
 def lasting(server: Server) -> Iterator[Server]:
     """Run a server for more than one test. Set it up in a fixture of a wider scope than
-    a test, so that log_watch knows of it."""
+    a test, so that log_watch knows of it. Errors: AssertionError when it dies at its end,
+    which is in no test."""
     server.keep_clock()
+    book = LogBook()
     try:
         running.append(server.start())
         yield server
     finally:
         if server in running:
             running.remove(server)
+        book.watch(server)
         try:
             server.stop()
+            deaths = book.deaths()
         finally:
             server.remove()
+    assert not deaths, "\n".join(deaths)
 
 
 @pytest.fixture(scope="session")
@@ -147,8 +152,15 @@ class ServerMaker:
         return self.prepare(*hosts, **more).start()
 
     def stop_all(self) -> None:
+        """Errors: RuntimeError when one ends badly; by then all have ended."""
+        problems = []
         for server in self._made:
-            server.stop()
+            try:
+                server.stop()
+            except RuntimeError as problem:
+                problems.append(str(problem))
+        if problems:
+            raise RuntimeError("\n".join(problems))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ OUR_LINE = re.compile(r"\[auth_bitbucket:(?P<level>[a-z0-9]+)\] (?P<rest>.*)")
 TAG = re.compile(r"\bABB\d{4}\b")
 # Under valgrind a child takes longer to end than httpd waits without a word.
 SLOW_END = "" if sanitizers.KIND == "memcheck" else "AH00045|"
-CRASH = re.compile(SLOW_END + r"AH00050|AH00051|AH00052|exit signal|Segmentation|free\(\)|double free|corrupted")
+CRASH = re.compile(SLOW_END + r"AH00050|AH00051|AH00052|AH00060|exit signal|Segmentation|free\(\)|double free|corrupted")
 LOUD = ("warn", "error", "crit", "alert", "emerg")
 # So many first characters of a long secret give it away.
 PREFIX = 16
@@ -106,19 +106,24 @@ class LogBook:
     # -- judgement
 
     def problems(self, secrets: Iterable[str] = ()) -> list[str]:
-        found = [*self._unannounced(), *self._untagged(), *self._crashes(), *self._leaks(secrets)]
+        found = [*self._unannounced(), *self._untagged(), *self._leaks(secrets)]
         found += [f"announced, but not logged: {a.tag} {a.text}" for a in self._announced if a.required and not a.seen]
-        for server in self.servers:
-            found += [f"sanitizer report:\n{path.read_text(errors='replace')}" for path in server.sanitizer_reports()]
-        return found
+        return found + self.deaths()
+
+    def deaths(self) -> list[str]:
+        """Crashes, and what the sanitizers found."""
+        return [*self._crashes(), *(f"sanitizer report:\n{path.read_text(errors='replace')}" for server in self.servers
+                                    for path in server.sanitizer_reports())]
 
     def _unannounced(self) -> list[str]:
         found = []
         for line in self.lines():
+            if line.level not in LOUD:
+                continue
             matching = [a for a in self._announced if a.tag == line.tag and a.text in line.text]
             for announced in matching:
                 announced.seen += 1
-            if line.level in LOUD and not matching:
+            if not matching:
                 found.append(f"not announced: [{line.level}] {line.text}")
         return found
 

@@ -207,6 +207,19 @@ class Server:
         """Whose number the access log tells last."""
         return int((self.root / "logs" / "access.log").read_text().splitlines()[-1].split()[0])
 
+    def kill_children(self) -> None:
+        """All at once; when others are there httpd has seen it."""
+        before = set(self.children())
+        for pid in before:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        deadline = time.monotonic() + START_SECONDS
+        while before & set(self.children()) or not self.children():
+            assert time.monotonic() < deadline, "httpd starts no other children"
+            time.sleep(0.02)
+
     # -- end
 
     def kill_parent(self) -> int:
@@ -219,7 +232,8 @@ class Server:
         return group
 
     def stop(self) -> None:
-        """Errors: RuntimeError when httpd or a process of its stays behind (they are ended then)."""
+        """Errors: RuntimeError when httpd ends badly, or when it or a process of its stays
+        behind (they are ended then)."""
         if not self._process:
             return
         if self._process.poll() is None:
@@ -236,7 +250,10 @@ class Server:
                 self.kill()
                 raise RuntimeError("processes of httpd stayed behind")
             time.sleep(0.02)
+        status = self._process.returncode
         self._process = None
+        if status:
+            raise RuntimeError(f"httpd ended with status {status}:\n" + self.tail())
 
     def _await_closed_connections(self) -> None:
         """A child told to stop looks through the sockets of its workers; when a worker of

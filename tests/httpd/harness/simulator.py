@@ -13,7 +13,6 @@ from urllib.parse import quote, urlencode
 
 PROGRAM = Path(__file__).resolve().parents[2] / "simulator" / "bitbucket_simulator.py"
 WORLD = json.loads((PROGRAM.parent / "bitbucket" / "default_world.json").read_text())
-API_ROUTES = ("user", "emails", "permission")
 
 Call = dict[str, Any]
 
@@ -159,8 +158,13 @@ class Simulator:
 
     def calls(self, route: str | None = None) -> list[Call]:
         """Calls of API and token endpoint, or of one route."""
-        found = self.control("GET", "calls" + ("?" + urlencode({"route": route}) if route else ""))["calls"]
-        return found if route else [call for call in found if call["in_flight"] is not None]
+        if route:
+            return self.control("GET", "calls?" + urlencode({"route": route}))["calls"]
+        return [call for call in self.all_calls() if call["in_flight"] is not None]
+
+    def all_calls(self) -> list[Call]:
+        """Also those of pages for browsers, and of paths that are not there."""
+        return self.control("GET", "calls")["calls"]
 
     def forget_calls(self) -> None:
         self.control("DELETE", "calls")

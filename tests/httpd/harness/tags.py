@@ -1,7 +1,6 @@
 """The module's log tags that tests look for; docs/messages.md explains each."""
 
 PLAIN_HTTP = "ABB0004"          # warning
-OPENED_ANEW = "ABB0011"         # notice
 ANSWERED = "ABB0102"            # a page with a reason; its level depends on the reason
 REFUSED = "ABB0103"             # info: signed in, but the rules say no
 ENDED = "ABB0105"               # info: Bitbucket ended the session
@@ -13,7 +12,6 @@ LESS_THAN_ASKED = "ABB0204"     # warning, at a sign-in
 SIGNED_OUT = "ABB0205"          # info
 KEY_NEEDED = "ABB0031"          # emerg: a shared cache without AuthBitbucketSessionKey
 CACHE_SILENT = "ABB0033"        # error: the session cache does not answer
-CACHE_BACK = "ABB0034"          # notice
 BROKEN = "ABB0301"              # warning: Bitbucket does not answer
 MENDED = "ABB0302"              # notice: it does again
 PAUSED = "ABB0303"              # warning: 429 for several accounts
