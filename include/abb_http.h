@@ -75,9 +75,8 @@ apr_status_t abb_http_create(abb_http_t **http, apr_pool_t *p);
  * site's total time-out, nor for a name server longer than connecting may take (with
  * libcurl before 7.87: as long as the system's resolver waits). Requests to one host
  * share a connection where it speaks HTTP/2; else each uses a connection kept alive. A
- * form goes over a
- * fresh connection, since libcurl would send it again when a kept one turns out
- * dead, and an authorization code or refresh token must not be sent twice.
+ * form goes over a fresh connection, since libcurl would send it again when a kept one
+ * turns out dead, and an authorization code or refresh token must not be sent twice.
  * answers[i] belongs to requests[i]. Lifetime of answers: p.
  * Threads: any.
  */
