@@ -211,7 +211,7 @@ const char *abb_config_whence(const server_rec *s, const char *directive, apr_po
  */
 apr_array_header_t *abb_config_sources(server_rec *s, apr_pool_t *p);
 
-/* The word behind AuthType, which httpd compares without regard to case. */
+/* What AuthType says, in any case of its letters, and the auth type of a request that is somebody's. */
 #define ABB_AUTH_TYPE "Bitbucket"
 
 /* Whether AuthType Bitbucket holds for the directory of a request. */

@@ -93,7 +93,8 @@ apr_status_t abb_store_socache_create(abb_store_socache_t **cache,
 
 /*
  * Make it usable in this process; until then all but LOCAL answer ABB_ESTORE.
- * Lifetime: p; then calls that wait end with ABB_ESTORE, as abb_offload_create says. Errors: those of abb_offload_create.
+ * Lifetime: p; then calls that wait end with ABB_ESTORE, as abb_offload_create says.
+ * Errors: those of abb_offload_create.
  * Threads: after the fork, before the child serves.
  */
 apr_status_t abb_store_socache_start(abb_store_socache_t *cache, apr_pool_t *p);

@@ -13,8 +13,6 @@
 #include "abb_recheck.h"
 #include "abb_refusal.h"
 
-/* What AuthType says, and the auth type of a request that is somebody's. */
-
 /* The answers of Bitbucket that a decision rests on. */
 typedef struct abb_visit_basis_t {
     /* Rows, each once, all of them: `first` while they fit there. */

@@ -102,7 +102,7 @@ static void pass_headers(const abb_visit_t *identified, request_rec *r)
 /* Whether the place takes such credentials, though its rules may have let this one in without. */
 static int is_taken_here(request_rec *r)
 {
-    return abb_config_is_used(r) && abb_config_place(r).api_token != ABB_API_TOKEN_OFF &&
+    return abb_config_place(r).api_token != ABB_API_TOKEN_OFF && abb_config_is_used(r) &&
            abb_credential_is_ours(apr_table_get(r->headers_in, "Authorization"));
 }
 

@@ -372,47 +372,45 @@ static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p
     return kept;
 }
 
-/* mod_proxy keeps each line of an answer as one of its own. */
-static void collect_value(apr_table_t *headers, const char **all, apr_pool_t *p)
+/* Most fields have nothing to do with caches, and end in other letters than those that have. */
+static int may_be_for_caches(const char *name)
 {
-    const char *value = apr_table_getm(p, headers, "Cache-Control");
+    apr_size_t length = strlen(name);
 
-    if (value) {
-        *all = *all ? apr_pstrcat(p, *all, ", ", value, NULL) : value;
-    }
+    return length > 0 && (apr_tolower(name[length - 1]) == 'l' || name[0] == 'X' || name[0] == 'x');
 }
 
 /* Whether a field tells some shared caches what to do, whatever Cache-Control says. */
 static int is_targeted(const char *name)
 {
-    static const char *const names[] = {"Surrogate-Control", "Edge-Control", "X-Accel-Expires"};
     static const char suffix[] = "-Cache-Control";
     apr_size_t length = strlen(name);
 
-    for (apr_size_t i = 0; i < sizeof(names) / sizeof(names[0]); ++i) {
-        if (strcasecmp(name, names[i]) == 0) {
-            return 1;
-        }
-    }
-    return length >= sizeof(suffix) - 1 &&
-           strcasecmp(name + length - (sizeof(suffix) - 1), suffix) == 0;
+    return strcasecmp(name, "Surrogate-Control") == 0 || strcasecmp(name, "Edge-Control") == 0 ||
+           strcasecmp(name, "X-Accel-Expires") == 0 ||
+           (length >= sizeof(suffix) - 1 &&
+            strcasecmp(name + length - (sizeof(suffix) - 1), suffix) == 0);
 }
 
-static void drop_targeted(apr_table_t *headers)
+/* Collect what Cache-Control says; mod_proxy keeps each of its lines by itself. Drop what is targeted. */
+static void read_fields(apr_table_t *headers, const char **all, apr_pool_t *p)
 {
-    const apr_array_header_t *all = apr_table_elts(headers);
+    const apr_array_header_t *fields = apr_table_elts(headers);
     int i = 0;
 
-    while (i < all->nelts) {
-        const char *name = APR_ARRAY_IDX(all, i, apr_table_entry_t).key;
+    while (i < fields->nelts) {
+        const apr_table_entry_t *field = &APR_ARRAY_IDX(fields, i, apr_table_entry_t);
+        int is_for_caches = may_be_for_caches(field->key);
 
-        if (is_targeted(name)) {
+        if (is_for_caches && is_targeted(field->key)) {
             /* The next one moves up to this place. */
-            apr_table_unset(headers, name);
+            apr_table_unset(headers, field->key);
+            continue;
         }
-        else {
-            ++i;
+        if (is_for_caches && strcasecmp(field->key, "Cache-Control") == 0) {
+            *all = *all ? apr_pstrcat(p, *all, ", ", field->val, NULL) : field->val;
         }
+        ++i;
     }
 }
 
@@ -421,10 +419,8 @@ void abb_request_make_private(request_rec *r)
     const char *all = NULL;
     int is_private = 0;
 
-    drop_targeted(r->err_headers_out);
-    drop_targeted(r->headers_out);
-    collect_value(r->err_headers_out, &all, r->pool);
-    collect_value(r->headers_out, &all, r->pool);
+    read_fields(r->err_headers_out, &all, r->pool);
+    read_fields(r->headers_out, &all, r->pool);
     if (!all) {
         apr_table_addn(r->headers_out, "Cache-Control", "private");
         return;
