@@ -113,6 +113,14 @@ abb_record_age_t abb_record_age(apr_time_t checked_at, const abb_record_ages_t *
                                 apr_time_t now);
 
 /*
+ * The record without its old grants, for whoever shows it: the one given when none is
+ * old. Lifetime: p, and as the record.
+ */
+const abb_record_t *abb_record_without_old(const abb_record_t *record,
+                                           const abb_record_ages_t *ages, apr_time_t now,
+                                           apr_pool_t *p);
+
+/*
  * Put a grant into a record in place of the one for the same workspace, if any.
  * The array is copied, the strings are borrowed. Lifetime: p.
  * Errors: APR_ENOSPC when ABB_RECORD_GRANTS_MAX other grants are there.

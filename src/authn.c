@@ -455,8 +455,8 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
         if (ask_token(visit, r) != APR_SUCCESS) {
             return end_visit(visit, r);
         }
-        /* With a new token may have come a new name. */
-        if (visit->access_token && (status = admit(visit, r)) != OK) {
+        /* The rules may have asked, or somebody for a token: more is known, perhaps another name. */
+        if ((visit->has_asked || visit->access_token) && (status = admit(visit, r)) != OK) {
             return status;
         }
         abb_preserve_admit(visit, r);

@@ -201,9 +201,12 @@ static const char *workspaces_json(const abb_record_t *record, apr_pool_t *p)
     return json;
 }
 
-static const char *userinfo_json(const abb_session_t *session, const char *raw_user, apr_pool_t *p)
+static const char *userinfo_json(const abb_visit_t *visit, const char *raw_user, apr_pool_t *p)
 {
+    const abb_session_t *session = visit->session;
     const abb_account_t *account = &session->record.account;
+    const abb_record_t *current =
+        abb_record_without_old(&session->record, &visit->site->ages, visit->now, p);
     const char *first;
     const char *last;
 
@@ -219,7 +222,7 @@ static const char *userinfo_json(const abb_session_t *session, const char *raw_u
         ",\"first_name\":", abb_text_json(first, p), ",\"last_name\":", abb_text_json(last, p),
         ",\"avatar_url\":", abb_text_json(account->avatar_url, p),
         ",\"profile_url\":", abb_text_json(account->profile_url, p), ",\"workspaces\":[",
-        workspaces_json(&session->record, p),
+        workspaces_json(current, p),
         "],\"expires_at\":", apr_psprintf(p, "%" APR_TIME_T_FMT, apr_time_sec(session->expires_at)),
         ",\"raw_data\":", raw_user ? raw_user : "null", "}\n", NULL);
 }
@@ -262,8 +265,8 @@ static int handle_userinfo(abb_visit_t *visit, request_rec *r)
         return abb_refusal_send_unauthenticated(r, ABB_REQUEST_JSON, &offers);
     }
     return status == APR_SUCCESS
-               ? abb_request_send_json(
-                     r, HTTP_OK, userinfo_json(visit->session, private_part.raw_user, r->pool))
+               ? abb_request_send_json(r, HTTP_OK,
+                                       userinfo_json(visit, private_part.raw_user, r->pool))
                : abb_visit_refuse(visit, r, &err, NULL);
 }
 

@@ -5,12 +5,18 @@
 
 #include "abb_credential.h"
 
+/* What is told of workspaces is never older than what a rule may rest on. */
+static const abb_record_t *record_to_tell(const abb_visit_t *visit, request_rec *r)
+{
+    return abb_record_without_old(&visit->session->record, &visit->site->ages, visit->now, r->pool);
+}
+
 void abb_pass_variables(const abb_visit_t *visit, request_rec *r)
 {
     if (!(abb_config_place(r).pass & ABB_PASS_VARIABLES)) {
         return;
     }
-    abb_identity_set_variables(r->subprocess_env, &visit->session->record, r->pool);
+    abb_identity_set_variables(r->subprocess_env, record_to_tell(visit, r), r->pool);
     if (visit->stale) {
         abb_identity_set_stale(r->subprocess_env, visit->stale, r->pool);
     }
@@ -90,7 +96,7 @@ static void pass_headers(const abb_visit_t *identified, request_rec *r)
     headers = abb_identity_scrub(&visit->site->identity, r->headers_in, r->pool);
     r->headers_in = headers == r->headers_in ? apr_table_copy(r->pool, headers) : headers;
     if (is_wanted) {
-        abb_identity_add_headers(r->headers_in, &visit->site->identity, &visit->session->record,
+        abb_identity_add_headers(r->headers_in, &visit->site->identity, record_to_tell(visit, r),
                                  visit->stale, r->pool);
         if (token) {
             apr_table_setn(r->headers_in, visit->site->identity.token_header, token);

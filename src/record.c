@@ -31,6 +31,7 @@
  */
 #include "abb_record.h"
 
+#include <apr_strings.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -614,6 +615,42 @@ abb_record_age_t abb_record_age(apr_time_t checked_at, const abb_record_ages_t *
         return ABB_RECORD_OLD;
     }
     return checked_at < now - ages->soft ? ABB_RECORD_DUE : ABB_RECORD_FRESH;
+}
+
+/* How many grants are not old; to is NULL or gets them. */
+static int take_current(const abb_record_t *record, const abb_record_ages_t *ages, apr_time_t now,
+                        abb_grant_t *to)
+{
+    int count = 0;
+
+    for (int i = 0; i < record->grant_count; ++i) {
+        const abb_grant_t *grant = &record->grants[i];
+
+        if (abb_record_age(grant->checked_at, ages, now) == ABB_RECORD_OLD) {
+            continue;
+        }
+        if (to) {
+            to[count] = *grant;
+        }
+        ++count;
+    }
+    return count;
+}
+
+const abb_record_t *abb_record_without_old(const abb_record_t *record,
+                                           const abb_record_ages_t *ages, apr_time_t now,
+                                           apr_pool_t *p)
+{
+    int count = take_current(record, ages, now, NULL);
+    abb_record_t *current;
+
+    if (count == record->grant_count) {
+        return record;
+    }
+    current = apr_pmemdup(p, record, sizeof(*record));
+    current->grants = apr_palloc(p, (apr_size_t)count * sizeof(*current->grants));
+    current->grant_count = take_current(record, ages, now, current->grants);
+    return current;
 }
 
 apr_status_t abb_record_put_grant(abb_record_t *record, const abb_grant_t *grant, apr_pool_t *p)

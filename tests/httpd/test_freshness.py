@@ -553,6 +553,33 @@ def test_changed_names_reach_the_application(house, browser, simulator, rechecks
     assert (told["username"], told["email"]) == ("marcus", "marcus@acme.example")
 
 
+def test_no_workspace_is_told_beyond_the_hard_age(house, browser, simulator):
+    """No rule of the page asks for them, so nobody has asked Bitbucket again."""
+    signed_in(simulator, browser, house.plain.url("/both/page.html"), "mark")
+    house.clock.advance(HARD - 60)
+    assert variables(browser, house.plain, "/team/env.cgi")["BITBUCKET_WORKSPACES"] == "acme:member initechlabs:member"
+    await_calls(simulator, lambda calls: len(calls) > 0)
+    house.clock.advance(65)
+    seen = variables(browser, house.plain, "/any/env.cgi")
+    assert seen["BITBUCKET_WORKSPACES"] == "acme:member", "initechlabs was asked about an hour ago"
+    assert [row["slug"] for row in browser.get(house.plain.endpoint("userinfo")).json["workspaces"]] == ["acme"]
+    house.clock.advance(HARD + 5)
+    assert "BITBUCKET_WORKSPACES" not in variables(browser, house.plain, "/any/env.cgi")
+    assert browser.get(house.plain.endpoint("userinfo")).json["workspaces"] == []
+    assert variables(browser, house.plain, "/both/env.cgi")["BITBUCKET_WORKSPACES"] == "acme:member initechlabs:member"
+
+
+def test_what_a_rule_has_asked_reaches_the_application_at_once(house, browser, simulator):
+    signed_in(simulator, browser, house.plain.url("/any/page.html"), "mark")
+    assert variables(browser, house.plain, "/team/env.cgi")["BITBUCKET_WORKSPACES"] == "acme:member initechlabs:member"
+    simulator.change_account("mark", username="marcus")
+    simulator.set_membership("acme", "mark", "owner")
+    house.clock.advance(HARD + 5)
+    assert status(browser, house.plain, "/any/page.html") == 200
+    seen = variables(browser, house.plain, "/team/env.cgi")
+    assert (seen["REMOTE_USER"], seen["BITBUCKET_WORKSPACES"]) == ("marcus", "acme:owner")
+
+
 def test_a_refusal_by_name_is_asked_about(house, browser, simulator):
     """Whoever has given up a name that is kept out comes in with the next request."""
     signed_in(simulator, browser, house.plain.url("/any/page.html"), "mark")

@@ -1373,9 +1373,35 @@ static void answers_of_no_time_are_old(void **state)
     assert_int_equal(abb_record_age(APR_INT64_MAX, &ages, now), ABB_RECORD_OLD);
 }
 
+static void old_grants_are_left_out(void **state)
+{
+    static const abb_record_ages_t ages = {apr_time_from_sec(300), apr_time_from_sec(3600)};
+    apr_time_t now = apr_time_from_sec(1800000000);
+    abb_grant_t grants[] = {
+        {"old", "old", NULL, ABB_ROLE_OWNER, now - apr_time_from_sec(3601)},
+        {"due", "due", NULL, ABB_ROLE_OWNER, now - apr_time_from_sec(3600)},
+        {"early", "early", NULL, ABB_ROLE_OWNER, now + apr_time_from_sec(121)},
+        {"fresh", "fresh", NULL, ABB_ROLE_MEMBER, now},
+    };
+    abb_record_t record = {.account = {.uuid = "a9225a7d-3e21-431d-a4d3-921a724a67f6"},
+                           .grants = grants,
+                           .grant_count = UNIT_COUNT(grants)};
+    const abb_record_t *current = abb_record_without_old(&record, &ages, now, *state);
+
+    assert_int_equal(current->grant_count, 2);
+    assert_string_equal(current->grants[0].asked, "due");
+    assert_string_equal(current->grants[1].asked, "fresh");
+    assert_ptr_equal(current->account.uuid, record.account.uuid);
+    assert_int_equal(record.grant_count, UNIT_COUNT(grants));
+    assert_ptr_equal(abb_record_without_old(current, &ages, now, *state), current);
+    record.grant_count = 1;
+    assert_int_equal(abb_record_without_old(&record, &ages, now, *state)->grant_count, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        UNIT_TEST(old_grants_are_left_out),
         UNIT_TEST(answers_grow_old),
         UNIT_TEST(answers_of_no_time_are_old),
         UNIT_TEST(a_full_record_comes_back),
