@@ -51,6 +51,8 @@ typedef struct abb_visit_t {
     int is_stranger;
     /* The session is of a credential in Authorization, not of a cookie. */
     int is_named;
+    /* And that is a Bearer token, which some places only take. */
+    int is_bearer;
     /* It has been counted as a request with a session. */
     int is_counted;
     /* It has waited for Bitbucket, or for another who asks. */

@@ -57,6 +57,18 @@ static apr_status_t name_attempt(const abb_visit_t *visit, const request_rec *r,
                : status;
 }
 
+/* Whether the place takes credentials of this kind; of an internal redirect it may be another. */
+static apr_status_t admit_scheme(request_rec *r, int is_basic, abb_error_t *err)
+{
+    if (is_basic || (abb_config_place(r).api_token & ABB_API_TOKEN_BEARER)) {
+        return APR_SUCCESS;
+    }
+    return abb_error_set(err, ABB_ECREDENTIAL,
+                         "Bearer tokens are not taken here, since a token that was made for "
+                         "another application must not open this one; send e-mail address and "
+                         "API token by Basic");
+}
+
 static apr_status_t read_candidate(const abb_visit_t *visit, request_rec *r, candidate_t *candidate,
                                    abb_error_t *err)
 {
@@ -67,12 +79,9 @@ static apr_status_t read_candidate(const abb_visit_t *visit, request_rec *r, can
         err->status = ABB_ECREDENTIAL;
         return ABB_ECREDENTIAL;
     }
-    if (!candidate->credential.is_basic &&
-        !(abb_config_place(r).api_token & ABB_API_TOKEN_BEARER)) {
-        return abb_error_set(err, ABB_ECREDENTIAL,
-                             "Bearer tokens are not taken here, since a token that was made for "
-                             "another application must not open this one; send e-mail address and "
-                             "API token by Basic");
+    status = admit_scheme(r, candidate->credential.is_basic, err);
+    if (status != APR_SUCCESS) {
+        return status;
     }
     return abb_credential_name(&candidate->credential, &visit->site->credential_key, candidate->id,
                                visit->pool, err);
@@ -281,7 +290,7 @@ apr_status_t abb_api_token_find_session(abb_visit_t *visit, request_rec *r, abb_
     apr_status_t status;
 
     if (visit->is_named) {
-        return APR_SUCCESS;
+        return admit_scheme(r, !visit->is_bearer, err);
     }
     /* The session that a cookie names is nobody's here. */
     visit->session = NULL;
@@ -292,6 +301,7 @@ apr_status_t abb_api_token_find_session(abb_visit_t *visit, request_rec *r, abb_
             status = meet(visit, r, &candidate, err);
         }
         visit->is_named = status == APR_SUCCESS;
+        visit->is_bearer = !candidate.credential.is_basic;
     }
     count_failure(visit, status);
     return status;

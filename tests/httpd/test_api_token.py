@@ -35,6 +35,8 @@ SITE = "\n".join([
           f"Require not bitbucket-user {uuid_of('robot')}", "</RequireAll>"),
     place("named-and-denied", BEARER, "AuthBitbucketRemoteUser uuid", "<RequireAny>", "<RequireAll>", "Require valid-user",
           f"Require not bitbucket-user {uuid_of('robot')}", "</RequireAll>", "Require valid-user", "</RequireAny>"),
+    place("bearer-index", BEARER, "AuthBitbucketRemoteUser uuid", "DirectoryIndex /any/env.cgi", "Require valid-user"),
+    place("basic-index", ON, "DirectoryIndex /any/env.cgi", "Require valid-user"),
     place("token", ON, "AuthBitbucketPassAccessToken On", "Require valid-user"),
     place("lost", ON, "ErrorDocument 404 /off/page.html", "Require valid-user"),
     place("headers", ON, "AuthBitbucketPass headers", "Require valid-user"),
@@ -299,6 +301,8 @@ def test_a_person_by_another_applications_token(host, browser, start_server, sim
     token = browser.sign_in(other.url("/with/env.cgi"), "mark").environment["BITBUCKET_ACCESS_TOKEN"]
     assert ask(host, "/bearer/env.cgi", bearer(token)).environment["REMOTE_USER"] == uuid_of("mark")
     assert ask(host, "/any/page.html", bearer(token)).status == 401
+    assert ask(host, "/bearer-index/", bearer(token)).status == 401, "the index is of a place that takes none"
+    assert ask(host, "/basic-index/", of("mark")).environment["REMOTE_USER"] == "mark_miller"
     simulator.end_tokens("all")
     assert ask(host, "/robot/page.html", bearer(token)).status == 403
 
