@@ -14,13 +14,16 @@
 /* post_read_request: the first act on every request, see abb_visit_begin. */
 int abb_authn_begin(request_rec *r);
 
-/* check_authn: who is it? Sets r->user, or sends to sign in, or refuses. */
+/*
+ * check_authn: who is it? Sets r->user, or sends to sign in, or refuses.
+ * Threads: may wait for Bitbucket.
+ */
 int abb_authn_check(request_rec *r);
 
 /*
  * auth_checker, before httpd's own: let httpd decide by its Require lines, then
  * turn its answer into ours: 403 for somebody signed in, 503 when a rule could
- * not be decided.
+ * not be decided. Threads: may wait for Bitbucket.
  */
 int abb_authn_check_access(request_rec *r);
 
@@ -34,8 +37,11 @@ void abb_authn_insert_filter(request_rec *r);
 void abb_authn_register_filter(void);
 
 /*
- * fixups: give a request that httpd made of another one (ErrorDocument, an
- * internal redirect, a subrequest) the variables of identity or refusal.
+ * fixups: give the application what its place says: headers, the access token, and no
+ * credential that signs in here; see abb_pass_complete. To a request that httpd made of
+ * another one (ErrorDocument, an internal redirect, a subrequest) also the variables of
+ * identity or refusal, and to a place that lets everybody in who it is, if anybody.
+ * Threads: may wait for Bitbucket; refuses nothing.
  */
 int abb_authn_fixups(request_rec *r);
 

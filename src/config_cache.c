@@ -6,7 +6,6 @@
 #include <http_main.h>
 
 #include "abb_log.h"
-#include "abb_secret.h"
 #include "config_internal.h"
 
 APLOG_USE_MODULE(auth_bitbucket);
@@ -113,30 +112,12 @@ static const abb_crypto_keyring_t *find_keyring(server_rec *servers, const apr_a
     return NULL;
 }
 
-static int read_keys(const apr_array_header_t *keys, abb_crypto_keyring_t *ring, apr_pool_t *p)
-{
-    for (int i = 0; i < keys->nelts; ++i) {
-        const char *passphrase;
-        abb_error_t err;
-
-        abb_error_clear(&err);
-        if (abb_secret_read(APR_ARRAY_IDX(keys, i, const char *), ap_server_root, &passphrase, p,
-                            &err) != APR_SUCCESS ||
-            abb_crypto_stretch(passphrase, &ring->keys[i], &err) != APR_SUCCESS) {
-            ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL,
-                         ABB_LOGNO(0030) "AuthBitbucketSessionKey: %s", err.text);
-            return HTTP_INTERNAL_SERVER_ERROR;
-        }
-    }
-    ring->count = keys->nelts;
-    return OK;
-}
-
 int abb_config_settle_cache(server_rec *servers, apr_pool_t *temporary)
 {
     server_config_t *conf = abb_config_of(servers);
     abb_cache_provider_t *cache = conf->cache_provider;
     const abb_crypto_keyring_t *ring;
+    abb_error_t err;
 
     if (!conf->cache.shared || (!conf->session_keys && cache->kind == ABB_STORE_SOCACHE_LOCAL)) {
         return OK;
@@ -155,5 +136,11 @@ int abb_config_settle_cache(server_rec *servers, apr_pool_t *temporary)
         cache->keyring = *ring;
         return OK;
     }
-    return read_keys(conf->session_keys, &cache->keyring, temporary);
+    abb_error_clear(&err);
+    if (abb_config_read_keys(conf->session_keys, &cache->keyring, temporary, &err) != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_EMERG | APLOG_STARTUP, 0, NULL,
+                     ABB_LOGNO(0030) "AuthBitbucketSessionKey: %s", err.text);
+        return HTTP_INTERNAL_SERVER_ERROR;
+    }
+    return OK;
 }

@@ -138,6 +138,13 @@ const char *abb_config_set_cache_provider(server_config_t *conf, const char *val
                                           apr_pool_t *temporary);
 
 /*
+ * Read the values of AuthBitbucketSessionKey and make keys of them. Threads: start-up only.
+ * Errors: those of abb_secret_read and abb_crypto_stretch.
+ */
+apr_status_t abb_config_read_keys(const apr_array_header_t *specifications,
+                                  abb_crypto_keyring_t *ring, apr_pool_t *p, abb_error_t *err);
+
+/*
  * Find the keys under which records leave for a provider. Faults are logged.
  * Returns OK or HTTP_INTERNAL_SERVER_ERROR.
  */

@@ -343,10 +343,30 @@ static int settle_cookies(const settling_t *settling, abb_site_t *site)
 
 /* ---- sessions ------------------------------------------------------------ */
 
+apr_status_t abb_config_read_keys(const apr_array_header_t *specifications,
+                                  abb_crypto_keyring_t *ring, apr_pool_t *p, abb_error_t *err)
+{
+    for (int i = 0; i < specifications->nelts; ++i) {
+        const char *passphrase;
+        apr_status_t status = abb_secret_read(APR_ARRAY_IDX(specifications, i, const char *),
+                                              ap_server_root, &passphrase, p, err);
+
+        if (status == APR_SUCCESS) {
+            status = abb_crypto_stretch(passphrase, &ring->keys[i], err);
+        }
+        if (status != APR_SUCCESS) {
+            return status;
+        }
+    }
+    ring->count = specifications->nelts;
+    return APR_SUCCESS;
+}
+
 static int settle_keys(const settling_t *settling, abb_site_t *site)
 {
     const apr_array_header_t *keys = settling->conf->session_keys;
     const server_config_t *main_conf = abb_config_of(settling->main_server);
+    abb_error_t err;
 
     if (!keys) {
         return OK;
@@ -355,19 +375,10 @@ static int settle_keys(const settling_t *settling, abb_site_t *site)
         site->keyring = main_conf->site->keyring;
         return OK;
     }
-    for (int i = 0; i < keys->nelts; ++i) {
-        const char *passphrase;
-        abb_error_t err;
-
-        abb_error_clear(&err);
-        if (abb_secret_read(APR_ARRAY_IDX(keys, i, const char *), ap_server_root, &passphrase,
-                            settling->temporary, &err) != APR_SUCCESS ||
-            abb_crypto_stretch(passphrase, &site->keyring.keys[i], &err) != APR_SUCCESS) {
-            return bad_secret(settling, "AuthBitbucketSessionKey", &err);
-        }
-    }
-    site->keyring.count = keys->nelts;
-    return OK;
+    abb_error_clear(&err);
+    return abb_config_read_keys(keys, &site->keyring, settling->temporary, &err) == APR_SUCCESS
+               ? OK
+               : bad_secret(settling, "AuthBitbucketSessionKey", &err);
 }
 
 static int settle_sessions(const settling_t *settling, abb_site_t *site)
