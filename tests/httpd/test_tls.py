@@ -5,11 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from harness import certificates, tags
 from harness.config import VirtualHost, place
+from harness.server import SANITIZED
 from harness.simulator import Simulator
 
 
@@ -43,6 +45,40 @@ def test_a_good_certificate(sign_in):
     answer, simulator = sign_in("127.0.0.1", True)
     assert answer.status == 200
     assert len(simulator.asked()) == 3
+
+
+def private_kilobytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Private_Dirty:"))
+
+
+@pytest.mark.parametrize("others, limit", [(False, 700), (True, 2000)], ids=["few authorities", "a file of all of them"])
+def test_what_a_crowd_leaves_in_a_child(start_server, new_browser, secure_simulators, scratch, figure, others, limit):
+    """Its connections are kept, with what libcurl and OpenSSL hold for them."""
+    simulator, authority = secure_simulators["127.0.0.1"]
+    simulator.reset()
+    bundle = scratch / f"authorities-{others}.crt"
+    bundle.write_text(authority.read_text() + (Path("/etc/ssl/certs/ca-certificates.crt").read_text() if others else ""))
+    host = VirtualHost(f"AuthBitbucketCAFile {bundle}\nAuthBitbucketMaxLogins 200\n" + place("any", "Require valid-user"))
+    server = start_server(host, simulator=simulator)
+
+    def sign_in() -> None:
+        codes.append(new_browser().sign_in(host.url("/any/page.html"), "mark").status)
+
+    codes: list[int] = []
+    sign_in()
+    before = {pid: private_kilobytes(pid) for pid in server.children()}
+    simulator.fault("token", delay=1.5)
+    people = [threading.Thread(target=sign_in) for _ in range(40)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join()
+    assert codes == [200] * 41
+    grown = sum(max(0, private_kilobytes(pid) - before[pid]) for pid in server.children() if pid in before) / 40
+    figure("private memory for each of a crowd", grown, "kB")
+    # Sanitizers keep for a while what was given back.
+    assert grown < limit * (20 if SANITIZED else 1), f"{grown:.0f} kB each"
 
 
 def test_an_unknown_authority(sign_in, logs):
