@@ -216,6 +216,7 @@ static void register_hooks(apr_pool_t *p)
     ap_hook_check_authz(abb_authn_check_access, NULL, NULL, APR_HOOK_FIRST,
                         AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(abb_authn_fixups, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_fixups(abb_authn_fixups_last, NULL, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_insert_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
     ap_hook_insert_error_filter(abb_authn_insert_filter, before_us, NULL, APR_HOOK_LAST);
     ap_hook_insert_filter(abb_visit_watch_trailers, NULL, NULL, APR_HOOK_LAST);

@@ -29,7 +29,7 @@ int abb_authn_check_access(request_rec *r);
 
 /*
  * insert_filter and insert_error_filter: keep answers to signed-in visitors out
- * of shared caches.
+ * of shared caches. Of a part, as of an include, it comes too late.
  */
 void abb_authn_insert_filter(request_rec *r);
 
@@ -44,5 +44,11 @@ void abb_authn_register_filter(void);
  * Threads: may wait for Bitbucket; refuses nothing.
  */
 int abb_authn_fixups(request_rec *r);
+
+/*
+ * fixups, behind all others: mod_dir may have made the request that of a directory's
+ * index, which may be at another place; see abb_pass_renew. Refuses nothing.
+ */
+int abb_authn_fixups_last(request_rec *r);
 
 #endif

@@ -24,4 +24,10 @@ void abb_pass_variables(const abb_visit_t *visit, request_rec *r);
  */
 void abb_pass_complete(request_rec *r);
 
+/*
+ * The same again where the request has become another one's since: for the index of a
+ * directory mod_dir lays a subrequest over it, with its place, but without its headers.
+ */
+void abb_pass_renew(request_rec *r);
+
 #endif

@@ -41,6 +41,10 @@ typedef struct abb_visit_t {
     int wanted_count;
     /* How old the oldest of that is, when it is due and cannot be asked; else 0. */
     apr_interval_time_t stale;
+    /* What a place on the way took out of Authorization, so that its application does not see it. */
+    const char *authorization;
+    /* Of the request itself, not of its subrequests: the place whose application was given things. */
+    const ap_conf_vector_t *passed_at;
     /* For applications that get it, see abb_ask_token; NULL: not asked for, or none is good. */
     const char *access_token;
     /* What the decision rests on. */
@@ -104,6 +108,12 @@ void abb_visit_watch_trailers(request_rec *r);
 
 /* The visit of a request if there is one already, else NULL. */
 abb_visit_t *abb_visit_find(request_rec *r);
+
+/*
+ * What the client sent in Authorization, also behind a place that took it out; NULL:
+ * nothing. Lifetime: the visit's.
+ */
+const char *abb_visit_authorization(const abb_visit_t *visit, const request_rec *r);
 
 /*
  * The same of a request that goes on as somebody whom this module knows, with the

@@ -72,7 +72,7 @@ static apr_status_t admit_scheme(request_rec *r, int is_basic, abb_error_t *err)
 static apr_status_t read_candidate(const abb_visit_t *visit, request_rec *r, candidate_t *candidate,
                                    abb_error_t *err)
 {
-    apr_status_t status = abb_credential_read(apr_table_get(r->headers_in, "Authorization"),
+    apr_status_t status = abb_credential_read(abb_visit_authorization(visit, r),
                                               &candidate->credential, visit->pool, err);
 
     if (status != APR_SUCCESS) {
@@ -292,8 +292,11 @@ apr_status_t abb_api_token_find_session(abb_visit_t *visit, request_rec *r, abb_
     if (visit->is_named) {
         return admit_scheme(r, !visit->is_bearer, err);
     }
-    /* The session that a cookie names is nobody's here. */
+    /* The session that a cookie names is nobody's here, nor what was asked about its account. */
     visit->session = NULL;
+    visit->access_token = NULL;
+    visit->stale = 0;
+    abb_error_clear(&visit->failure);
     status = read_candidate(visit, r, &candidate, err);
     if (status == APR_SUCCESS) {
         status = find(visit, &candidate, err);

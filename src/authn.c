@@ -263,8 +263,7 @@ static int begin_anew(abb_visit_t *visit, request_rec *r)
 static int has_credential(const abb_visit_t *visit, request_rec *r)
 {
     return abb_config_place(r).api_token != ABB_API_TOKEN_OFF &&
-           (visit->is_named ||
-            abb_credential_is_ours(apr_table_get(r->headers_in, "Authorization")));
+           (visit->is_named || abb_credential_is_ours(abb_visit_authorization(visit, r)));
 }
 
 /* Bitbucket takes it no longer: nothing that was known by it counts. */
@@ -516,9 +515,22 @@ static int check_stranger(abb_visit_t *visit, request_rec *r)
     return is_refusal(status) || visit->is_undecidable ? ask_to_sign_in(visit, r) : status;
 }
 
+/*
+ * A rule looked up another address (-U of an expression), and there the session was not
+ * good any more, or somebody else's credential counted: what was decided is about nobody.
+ */
+static int lose_visit(abb_visit_t *visit, request_rec *r)
+{
+    visit->session = NULL;
+    visit->is_named = 0;
+    r->user = NULL;
+    return ask_to_sign_in(visit, r);
+}
+
 int abb_authn_check_access(request_rec *r)
 {
     abb_visit_t *visit = abb_visit_find(r);
+    const abb_session_t *session;
     int status;
 
     if (!visit || visit->is_deciding || !abb_config_is_used(r)) {
@@ -527,9 +539,10 @@ int abb_authn_check_access(request_rec *r)
     if (!visit->session) {
         return visit->is_stranger ? check_stranger(visit, r) : DECLINED;
     }
+    session = visit->session;
     status = decide(visit, r);
     /* Whoever has just been let in at Bitbucket is let in here. */
-    for (int round = 0; round < ROUNDS_MAX && is_refusal(status) &&
+    for (int round = 0; round < ROUNDS_MAX && visit->session == session && is_refusal(status) &&
                         visit->trouble.status == APR_SUCCESS && ask_before_refusing(visit, r);
          ++round) {
         /* The name may be another now. */
@@ -537,6 +550,9 @@ int abb_authn_check_access(request_rec *r)
             return status;
         }
         status = decide(visit, r);
+    }
+    if (visit->session != session) {
+        return lose_visit(visit, r);
     }
     if (APLOG_R_IS_LEVEL(r, APLOG_DEBUG)) {
         tell_decision(visit, r, status);
@@ -587,7 +603,7 @@ static void adopt_identity(request_rec *r)
 
     if (r->user || r->main || !abb_config_is_used(r) ||
         abb_config_unauthenticated(r) != ABB_UNAUTHENTICATED_PASS || !(visit = abb_visit_of(r)) ||
-        has_credential(visit, r)) {
+        visit->is_named || has_credential(visit, r)) {
         return;
     }
     abb_error_clear(&err);
@@ -597,6 +613,12 @@ static void adopt_identity(request_rec *r)
         memset(&visit->basis, 0, sizeof(visit->basis));
         keep_fresh(visit, r);
     }
+}
+
+int abb_authn_fixups_last(request_rec *r)
+{
+    abb_pass_renew(r);
+    return DECLINED;
 }
 
 int abb_authn_fixups(request_rec *r)

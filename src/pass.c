@@ -1,6 +1,7 @@
 /* pass (floor 6): what the application behind a request is given. See abb_pass.h. */
 #include "abb_pass.h"
 
+#include <apr_strings.h>
 #include <string.h>
 
 #include "abb_credential.h"
@@ -71,10 +72,10 @@ static const char *token_for(const abb_visit_t *identified, request_rec *r)
 
 static void pass_token_variable(const abb_visit_t *identified, request_rec *r)
 {
-    const abb_visit_t *visit = r->main || r->prev ? abb_visit_find(r) : NULL;
+    const abb_visit_t *visit = abb_visit_find(r);
     const char *token = token_for(identified, r);
 
-    if (visit) {
+    if (visit && (r->main || r->prev || visit->passed_at)) {
         drop_token(r, &visit->site->identity);
     }
     if (token && (abb_config_place(r).pass & ABB_PASS_VARIABLES)) {
@@ -115,11 +116,13 @@ static int is_taken_here(request_rec *r)
 /* What signs in here is not sent on; it would open everything that it opens. */
 static void drop_credential(request_rec *r)
 {
-    const abb_visit_t *visit = abb_visit_find(r);
+    abb_visit_t *visit = abb_visit_find(r);
+    const char *value = visit ? apr_table_get(r->headers_in, "Authorization") : NULL;
 
-    if (visit && (visit->is_named || is_taken_here(r)) &&
-        !(abb_config_place(r).api_token & ABB_API_TOKEN_KEEP) &&
-        apr_table_get(r->headers_in, "Authorization")) {
+    if (value && (visit->is_named || is_taken_here(r)) &&
+        !(abb_config_place(r).api_token & ABB_API_TOKEN_KEEP)) {
+        /* Where httpd goes on to another place it may count. */
+        visit->authorization = apr_pstrdup(visit->pool, value);
         r->headers_in = apr_table_copy(r->pool, r->headers_in);
         apr_table_unset(r->headers_in, "Authorization");
     }
@@ -128,9 +131,22 @@ static void drop_credential(request_rec *r)
 void abb_pass_complete(request_rec *r)
 {
     const abb_visit_t *identified = abb_visit_find_identified(r);
+    abb_visit_t *visit;
 
     drop_credential(r);
     restore_variables(identified, r);
     pass_token_variable(identified, r);
     pass_headers(identified, r);
+    if (!r->main && (visit = abb_visit_find(r))) {
+        visit->passed_at = r->per_dir_config;
+    }
+}
+
+void abb_pass_renew(request_rec *r)
+{
+    const abb_visit_t *visit = abb_visit_find(r);
+
+    if (visit && (r->main || visit->passed_at != r->per_dir_config)) {
+        abb_pass_complete(r);
+    }
 }

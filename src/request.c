@@ -354,17 +354,38 @@ static char *trim(char *word)
     return word;
 }
 
+/* The next of a list, ended in place; NULL behind the last. Commas within quotes separate nothing. */
+static char *next_directive(char **at)
+{
+    char *word = *at;
+    char *c = word;
+
+    if (!word) {
+        return NULL;
+    }
+    for (int is_quoted = 0; *c && (is_quoted || *c != ','); ++c) {
+        if (*c == '"') {
+            is_quoted = !is_quoted;
+        }
+        else if (is_quoted && *c == '\\' && c[1]) {
+            ++c;
+        }
+    }
+    *at = *c ? c + 1 : NULL;
+    *c = '\0';
+    return word;
+}
+
 /* Cache-Control without what invites shared caches; *is_private when it forbids them. */
 static const char *drop_shared(const char *value, int *is_private, apr_pool_t *p)
 {
-    char *words = apr_pstrdup(p, value);
+    char *at = apr_pstrdup(p, value);
     const char *kept = NULL;
-    char *state;
 
-    for (char *word = apr_strtok(words, ",", &state); word; word = apr_strtok(NULL, ",", &state)) {
+    for (char *word = next_directive(&at); word; word = next_directive(&at)) {
         word = trim(word);
         /* private="Set-Cookie" speaks of fields only. */
-        *is_private |= strcasecmp(word, "private") == 0 || is_directive(word, "no-store");
+        *is_private |= strcasecmp(word, "private") == 0;
         if (*word && !is_directive(word, "public") && !is_directive(word, "s-maxage")) {
             kept = kept ? apr_pstrcat(p, kept, ", ", word, NULL) : word;
         }

@@ -78,6 +78,13 @@ abb_visit_t *abb_visit_of(request_rec *r)
     return visit;
 }
 
+const char *abb_visit_authorization(const abb_visit_t *visit, const request_rec *r)
+{
+    const char *value = apr_table_get(r->headers_in, "Authorization");
+
+    return value ? value : visit->authorization;
+}
+
 static int has_session_cookie(const abb_visit_t *visit)
 {
     return visit->cookies.session && visit->cookies.session_length == ABB_SESSION_COOKIE_LENGTH;

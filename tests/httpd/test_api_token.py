@@ -40,6 +40,14 @@ SITE = "\n".join([
     place("token", ON, "AuthBitbucketPassAccessToken On", "Require valid-user"),
     place("lost", ON, "ErrorDocument 404 /off/page.html", "Require valid-user"),
     place("headers", ON, "AuthBitbucketPass headers", "Require valid-user"),
+    place("lost-to-pass", ON, "ErrorDocument 404 /anybody/env.cgi", "Require valid-user"),
+    place("refused-to-pass", BEARER, "ErrorDocument 403 /anybody/env.cgi", "AuthBitbucketRemoteUser uuid", "Require valid-user"),
+    place("anybody", "AuthBitbucketUnauthenticated pass", "AuthBitbucketPass both", "AuthBitbucketRemoteUser uuid", "Require all granted"),
+    place("onward", ON, "RewriteEngine On", "RewriteRule team$ /team/env.cgi", "Require all granted"),
+    place("open-index", "DirectoryIndex /dropped/env.cgi", auth=False),
+    place("asking", "<RequireAll>", "Require bitbucket-workspace acme", "Require expr \"-U '/any/page.html'\"", "</RequireAll>"),
+    place("asking-not", "<RequireAll>", "Require bitbucket-workspace acme", "Require not expr \"-U '/any/page.html'\"", "</RequireAll>"),
+    place("token-fallback", "AuthBitbucketPassAccessToken On", "RewriteEngine On", "RewriteRule moved$ /token/env.cgi", "Require valid-user"),
 ])
 CLIENT = {"User-Agent": "git/2.39.5", "Accept": "*/*"}
 WIDE, NARROW = (token["token"] for token in account("robot")["access_tokens"])
@@ -132,6 +140,51 @@ def test_it_decides_whatever_cookie_comes_along(host, browser):
 def test_at_an_error_page_where_none_is_taken_it_is_nobody(host):
     answer = ask(host, "/lost/no-such-page", of("mark"))
     assert answer.status in (401, 404) and "The test page" not in answer.text
+
+
+@pytest.mark.one_mpm
+def test_at_a_page_for_anybody_it_is_nobody_either(host):
+    """Also where the error document would say who somebody with a cookie is."""
+    lost = ask(host, "/lost-to-pass/no-such-page", of("mark"))
+    refused = ask(host, "/refused-to-pass/page.html", bearer(WIDE))
+    assert (lost.status, refused.status) == (404, 403)
+    for answer in lost, refused:
+        told = [name for name in answer.environment
+                if name.startswith(("BITBUCKET_", "HTTP_X_BITBUCKET_")) and not name.startswith("BITBUCKET_ERROR")]
+        assert not told and "REMOTE_USER" not in answer.environment
+
+
+@pytest.mark.one_mpm
+def test_it_counts_at_the_place_that_httpd_goes_on_to(host, browser):
+    """The place before takes it away from its application, and asks nobody."""
+    browser.sign_in(host.url("/any/page.html"), "oscar")
+    for answer in ask(host, "/onward/team", of("mark")), browser.get(host.url("/onward/team"), {**SCRIPT, **of("mark")}):
+        assert answer.status == 200 and answer.environment["REMOTE_USER"] == "mark_miller"
+        assert "HTTP_AUTHORIZATION" not in answer.environment
+    assert ask(host, "/onward/team", basic("mark@acme.example", "wrong")).status == 401
+
+
+@pytest.mark.one_mpm
+def test_the_application_of_an_index_does_not_get_it(host):
+    answer = ask(host, "/open-index/", of("mark"))
+    assert answer.status == 200 and "HTTP_AUTHORIZATION" not in answer.environment
+
+
+@pytest.mark.one_mpm
+@pytest.mark.parametrize("path, status", [("/asking/page.html", 403), ("/asking-not/page.html", 401)])
+def test_a_wrong_one_that_a_rule_comes_upon(host, browser, path, status):
+    """The rule looks up a place that takes credentials, for a page that takes none."""
+    browser.sign_in(host.url("/any/page.html"), "mark")
+    assert browser.get(host.url("/asking/page.html"), SCRIPT).status == 200
+    assert browser.get(host.url(path), {**SCRIPT, **basic("mark@acme.example", "wrong")}).status == status
+    assert browser.get(host.url("/asking/page.html"), SCRIPT).status == 200, "the session is still there"
+
+
+@pytest.mark.one_mpm
+def test_nothing_of_the_cookies_account_goes_with_it(host, browser):
+    browser.sign_in(host.url("/any/page.html"), "oscar")
+    page = browser.get(host.url("/token-fallback/moved"), {**SCRIPT, **of("mark")})
+    assert page.environment["REMOTE_USER"] == "mark_miller" and "BITBUCKET_ACCESS_TOKEN" not in page.environment
 
 
 @pytest.mark.one_mpm

@@ -28,7 +28,11 @@ CONTROLS = {
     "PUBLIC": ("PUBLIC, S-MaxAge=600", {"private"}),
     "private": ("private, max-age=60", {"private", "max-age=60"}),
     "private-field": ('private="Set-Cookie", max-age=60', {"private", "max-age=60", 'private="Set-Cookie"'}),
-    "no-store": ("no-store", {"no-store"}),
+    "no-store": ("no-store", {"private", "no-store"}),
+    "quoted": (r'max-age=60, no-cache="a, private"', {"private", "max-age=60", 'no-cache="a', 'private"'}),
+    "quoted-private": (r'max-age=60, no-cache="a, Private, b"', {"private", "max-age=60", 'no-cache="a', "Private", 'b"'}),
+    "quoted-public": (r'no-cache="a, public", public', {"private", 'no-cache="a', 'public"'}),
+    "unquoted": (r'max-age=60, no-cache="a, Private', {"private", "max-age=60", 'no-cache="a', "Private"}),
     "no-cache": ("no-cache, must-revalidate", {"private", "no-cache", "must-revalidate"}),
     "space-before-comma": ("public , max-age=60 , s-maxage=600 ", {"private", "max-age=60"}),
     "private-and-space": ("max-age=60, private , no-transform", {"private", "max-age=60", "no-transform"}),
@@ -37,7 +41,7 @@ CONTROLS = {
 
 # Lines of Cache-Control that a proxied application sends, and what the visitor gets.
 LINES = {
-    "no-store-last": (["max-age=0", "no-store"], {"max-age=0", "no-store"}),
+    "no-store-last": (["max-age=0", "no-store"], {"private", "max-age=0", "no-store"}),
     "public-last": (["max-age=60", "public, s-maxage=600"], {"private", "max-age=60"}),
     "private-first": (["private", "max-age=60"], {"private", "max-age=60"}),
     "three": (["public", "max-age=60", "must-revalidate"], {"private", "max-age=60", "must-revalidate"}),

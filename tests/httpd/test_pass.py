@@ -186,6 +186,23 @@ def test_subrequests_and_redirects_see_what_their_place_sees(start_server, mark,
     assert seen == [None, ALL["UUID"], None, ALL["UUID"]]
 
 
+@pytest.mark.one_mpm
+def test_an_index_sees_what_its_place_sees(start_server, mark):
+    """mod_dir lays it over the request of the directory."""
+    host = VirtualHost("\n".join([
+        place("none", "AuthBitbucketPass none", "Require valid-user"),
+        place("both", "AuthBitbucketPass both", "AuthBitbucketPassAccessToken On", "DirectoryIndex /none/env.cgi", "Require valid-user"),
+        place("bare", "AuthBitbucketPass none", "DirectoryIndex /full/env.cgi", "Require valid-user"),
+        place("full", "AuthBitbucketPass both", "AuthBitbucketPassAccessToken On", "Require valid-user")]))
+    start_server(host)
+    full = mark.sign_in(host.url("/full/env.cgi"), "mark")
+    answer = mark.get(host.url("/both/"))
+    assert seen_by_cgi(answer) == {} and "BITBUCKET_ACCESS_TOKEN" not in answer.environment
+    answer = mark.get(host.url("/bare/"))
+    assert seen_by_cgi(answer) == seen_by_cgi(full) and "ACCESS_TOKEN" in seen_by_cgi(full)
+    assert answer.environment["BITBUCKET_ACCESS_TOKEN"] == full.environment["BITBUCKET_ACCESS_TOKEN"]
+
+
 # -- spoofing
 
 SPOOFED = ["X-Bitbucket-Uuid: evil", "x_bitbucket_uuid: evil", "X-BITBUCKET.UUID: evil", "X_Bitbucket-Email: evil",
