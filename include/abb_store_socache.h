@@ -93,7 +93,8 @@ apr_status_t abb_store_socache_create(abb_store_socache_t **cache,
 
 /*
  * Make it usable in this process; until then all but LOCAL answer ABB_ESTORE.
- * Lifetime: p; then calls that wait end with ABB_ESTORE, as abb_offload_create says.
+ * Lifetime: p; then calls that no thread has begun end with ABB_ESTORE, as
+ * abb_offload_create says.
  * Errors: those of abb_offload_create.
  * Threads: after the fork, before the child serves.
  */
@@ -105,7 +106,7 @@ apr_status_t abb_store_socache_start(abb_store_socache_t *cache, apr_pool_t *p);
  *   APR_SUCCESS says nothing about whether the record is there.
  * - A record that does not open, of another key or damaged, is APR_NOTFOUND.
  * - ABB_ESTORE comes after `patience` at the latest; what was to be written may
- *   be written nevertheless. A second try (RENEWABLE) takes it for what it is.
+ *   be written nevertheless, but no lease stays. A second try (RENEWABLE) takes it for what it is.
  * - No figure is known.
  */
 const abb_store_t *abb_store_socache_store(abb_store_socache_t *cache);

@@ -13,9 +13,17 @@
  * threads wait, with the 25 that httpd has unless told otherwise and those in the background.
  */
 #define CHANNELS_KEPT 40
+/* And how long: libcurl takes no connection again that was idle for longer (CURLOPT_MAXAGE_CONN). */
+#define CHANNEL_KEPT_FOR apr_time_from_sec(118)
 #define FIRST_BODY_SIZE 4096
 /* How long one wait for a socket may take, in milliseconds. */
 #define POLL_MILLISECONDS 250
+
+/* A channel that nobody has. */
+typedef struct {
+    CURLM *channel;
+    apr_time_t since;
+} idle_t;
 
 /*
  * A channel is a libcurl multi handle with its connections; a thread has it for
@@ -23,7 +31,8 @@
  */
 struct abb_http_t {
     apr_thread_mutex_t *mutex;
-    CURLM *idle[CHANNELS_KEPT];
+    /* The first has been there for longest. */
+    idle_t idle[CHANNELS_KEPT];
     int idle_count;
     /* Whether the system's directory of certificate authorities does without their file. */
     int are_authorities_hashed;
@@ -60,7 +69,7 @@ static apr_status_t close_channels(void *data)
     abb_http_t *http = data;
 
     while (http->idle_count > 0) {
-        curl_multi_cleanup(http->idle[--http->idle_count]);
+        curl_multi_cleanup(http->idle[--http->idle_count].channel);
     }
     curl_global_cleanup();
     return APR_SUCCESS;
@@ -103,7 +112,7 @@ static CURLM *take_channel(abb_http_t *http)
 
     apr_thread_mutex_lock(http->mutex);
     if (http->idle_count > 0) {
-        channel = http->idle[--http->idle_count];
+        channel = http->idle[--http->idle_count].channel;
     }
     apr_thread_mutex_unlock(http->mutex);
     if (!channel && (channel = curl_multi_init())) {
@@ -152,16 +161,30 @@ int abb_http_is_stopped(const abb_http_t *http)
     return __atomic_load_n(&http->is_stopped, __ATOMIC_SEQ_CST);
 }
 
+static CURLM *take_oldest_locked(abb_http_t *http)
+{
+    CURLM *channel = http->idle[0].channel;
+
+    --http->idle_count;
+    memmove(http->idle, http->idle + 1, (apr_size_t)http->idle_count * sizeof(http->idle[0]));
+    return channel;
+}
+
+/* One that has been there for too long goes for each that comes, so a crowd leaves nothing for good. */
 static void give_channel_back(abb_http_t *http, CURLM *channel)
 {
+    idle_t returned = {channel, apr_time_now()};
+    CURLM *surplus = NULL;
+
     apr_thread_mutex_lock(http->mutex);
-    if (http->idle_count < CHANNELS_KEPT) {
-        http->idle[http->idle_count++] = channel;
-        channel = NULL;
+    if (http->idle_count == CHANNELS_KEPT ||
+        (http->idle_count > 0 && returned.since - http->idle[0].since > CHANNEL_KEPT_FOR)) {
+        surplus = take_oldest_locked(http);
     }
+    http->idle[http->idle_count++] = returned;
     apr_thread_mutex_unlock(http->mutex);
-    if (channel) {
-        curl_multi_cleanup(channel);
+    if (surplus) {
+        curl_multi_cleanup(surplus);
     }
 }
 

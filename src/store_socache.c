@@ -93,6 +93,8 @@ struct operation_t {
     /* When the lease was seen to be free, by the monotonic clock, and whether after a doubt. */
     apr_time_t seen_at;
     int is_after_doubt;
+    /* By that clock, when somebody began to wait for it. */
+    apr_time_t asked_at;
     apr_interval_time_t duration;
     apr_time_t failed_at;
     apr_time_t now;
@@ -473,6 +475,24 @@ static int is_free(operation_t *operation, const lease_t *lease, apr_time_t seen
     return 1;
 }
 
+/* Whether nobody waits for it any more. */
+static int is_left_alone(const operation_t *operation)
+{
+    const abb_store_socache_settings_t *settings = operation->engine->settings;
+
+    return settings->kind != ABB_STORE_SOCACHE_LOCAL &&
+           abb_clock_monotonic() - operation->asked_at >= settings->patience;
+}
+
+/* A lease of somebody who has left would keep everybody from asking until it runs out. */
+static apr_status_t give_back(operation_t *operation, lease_t *lease)
+{
+    lease->holder = 0;
+    lease->is_doubtful = 0;
+    write_lease(operation, lease);
+    return ABB_ECHANGED;
+}
+
 static apr_status_t perform_lease(operation_t *operation)
 {
     image_t image;
@@ -487,14 +507,18 @@ static apr_status_t perform_lease(operation_t *operation)
     if ((status = read_lease(operation, image.head.birth, &lease)) != APR_SUCCESS) {
         return status;
     }
-    if (!is_free(operation, &lease, seen_at)) {
+    if (!is_free(operation, &lease, seen_at) || is_left_alone(operation)) {
         return ABB_ECHANGED;
     }
     lease.holder = operation->holder;
     lease.until = operation->now + operation->duration;
     lease.is_doubtful = 0;
     status = write_lease(operation, &lease);
-    return status == APR_SUCCESS ? settle_lease(operation, &lease) : status;
+    if (status == APR_SUCCESS) {
+        status = settle_lease(operation, &lease);
+    }
+    return status == APR_SUCCESS && is_left_alone(operation) ? give_back(operation, &lease)
+                                                             : status;
 }
 
 static apr_status_t perform_release(operation_t *operation)
@@ -642,6 +666,7 @@ static apr_status_t run(operation_t *operation, abb_error_t *err)
         return abb_error_set(err, ABB_ESTORE, "%s is not open yet", engine->settings->name);
     }
     else {
+        operation->asked_at = abb_clock_monotonic();
         status = abb_offload_run(engine->offload, work, operation, operation->pool, err);
     }
     if (status == APR_SUCCESS && (status = operation->status) != APR_SUCCESS) {

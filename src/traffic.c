@@ -183,12 +183,15 @@ static void note_pause(const abb_traffic_t *traffic, apr_uint64_t account, apr_t
     STORE(place->account, account);
 }
 
+/* How far another process may be ahead, who read the clock later and was here first. */
+#define CLOCK_TOLERANCE apr_time_from_sec(2)
+
 /* When it was noted; 0: never, or by a clock that was put back since. */
 static apr_time_t time_of(const noted_t *noted, apr_time_t now)
 {
     apr_time_t time = LOAD(noted->time);
 
-    return time <= now ? time : 0;
+    return time <= now + CLOCK_TOLERANCE ? time : 0;
 }
 
 /* Note that an account was asked to pause. Returns how many were lately. */

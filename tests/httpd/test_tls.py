@@ -53,14 +53,17 @@ def private_kilobytes(pid: int) -> int:
 
 
 @pytest.mark.parametrize("others, limit", [(False, 700), (True, 2000)], ids=["few authorities", "a file of all of them"])
-def test_what_a_crowd_leaves_in_a_child(start_server, new_browser, secure_simulators, scratch, figure, others, limit):
-    """Its connections are kept, with what libcurl and OpenSSL hold for them."""
+def test_what_a_crowd_leaves_in_a_child(start_server, clock, new_browser, secure_simulators, scratch, figure, others, limit):
+    """Its connections are kept, with what libcurl and OpenSSL hold for them, while they can be of use."""
     simulator, authority = secure_simulators["127.0.0.1"]
     simulator.reset()
     bundle = scratch / f"authorities-{others}.crt"
     bundle.write_text(authority.read_text() + (Path("/etc/ssl/certs/ca-certificates.crt").read_text() if others else ""))
     host = VirtualHost(f"AuthBitbucketCAFile {bundle}\nAuthBitbucketMaxLogins 200\n" + place("any", "Require valid-user"))
-    server = start_server(host, simulator=simulator)
+    server = start_server(host, simulator=simulator, clock=clock)
+
+    def descriptors() -> int:
+        return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in before)
 
     def sign_in() -> None:
         codes.append(new_browser().sign_in(host.url("/any/page.html"), "mark").status)
@@ -79,6 +82,15 @@ def test_what_a_crowd_leaves_in_a_child(start_server, new_browser, secure_simula
     figure("private memory for each of a crowd", grown, "kB")
     # Sanitizers keep for a while what was given back.
     assert grown < limit * (20 if SANITIZED else 1), f"{grown:.0f} kB each"
+    kept = descriptors()
+    assert kept > 80
+    clock.advance(120)
+    simulator.reset()
+    for _ in range(100):
+        sign_in()
+        if descriptors() < kept / 2:
+            break
+    assert descriptors() < kept / 2, f"{descriptors()} of {kept}"
 
 
 def test_an_unknown_authority(sign_in, logs):

@@ -585,6 +585,7 @@ static void addresses_and_domains_match(void **state)
          ABB_AUTHZ_GRANTED},
         {"ada@work.example", "ada@home.example", "ada@home.example ada@work.example x@y.z",
          ABB_AUTHZ_GRANTED},
+        {"@work.example", "ada@work.example", "ada@home.example", ABB_AUTHZ_GRANTED},
         {"ada@example.com", "bob@example.com", NULL, ABB_AUTHZ_DENIED},
         {"ada@example.com", "xada@example.com", NULL, ABB_AUTHZ_DENIED},
         {"ada@example.com", "ada@example.com.evil", NULL, ABB_AUTHZ_DENIED},

@@ -708,6 +708,32 @@ static void nor_does_a_second_try(void **state)
     assert_int_equal(lease_at(&there, 1, SECONDS(55), NOW + SECONDS(1), &holder), APR_SUCCESS);
 }
 
+static void sleep_long(void *data)
+{
+    (void)data;
+    apr_sleep(IMPATIENCE + apr_time_from_msec(200));
+}
+
+/* A lease for somebody who has left would keep everybody from asking until it runs out. */
+static void who_has_left_keeps_no_lease(void **state)
+{
+    place_t here = begin_impatient(prepare_machine(ABB_STORE_SOCACHE_REMOTE), *state);
+    apr_uint64_t holder;
+
+    assert_int_equal(put_small(&here, 1), APR_SUCCESS);
+    fake_freeze();
+    assert_int_equal(lease_at(&here, 1, SECONDS(55), NOW, &holder), ABB_ESTORE);
+    fake_thaw();
+    await_recovery(&here, 1, APR_SUCCESS);
+    apr_sleep(apr_time_from_msec(50));
+    assert_int_equal(lease_at(&here, 1, SECONDS(55), NOW, &holder), APR_SUCCESS);
+    assert_int_equal(put_small(&here, 2), APR_SUCCESS);
+    fake_before_store('l', sleep_long, NULL);
+    assert_int_equal(lease_at(&here, 2, SECONDS(55), NOW, &holder), ABB_ESTORE);
+    apr_sleep(apr_time_from_msec(300));
+    assert_int_equal(lease_at(&here, 2, SECONDS(55), NOW, &holder), APR_SUCCESS);
+}
+
 enum { RIVALS = 8 };
 
 static void *lease_body(void *data)
@@ -971,6 +997,7 @@ int main(void)
         UNIT_TEST(a_use_undoes_no_replacement),
         UNIT_TEST(who_is_late_gets_no_lease),
         UNIT_TEST(nor_does_a_second_try),
+        UNIT_TEST(who_has_left_keeps_no_lease),
         UNIT_TEST(a_slow_cache_gives_leases),
         UNIT_TEST(of_many_one_gets_the_lease),
         UNIT_TEST(expiries_are_what_providers_take),

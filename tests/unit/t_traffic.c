@@ -312,6 +312,18 @@ static void also_after_the_clock_was_put_back(void **state)
     assert_string_equal(place->heard.events, "P");
 }
 
+/* Of two processes that are told at once, one may write what the other reads as of an instant to come. */
+static void who_was_told_an_instant_later_counts(void **state)
+{
+    place_t *place = make_place(*state);
+
+    abb_traffic_pause(place->traffic, ADA, SECONDS(30), NOW + 1);
+    abb_traffic_pause(place->traffic, BOB, SECONDS(30), NOW);
+    assert_string_equal(place->heard.events, "");
+    abb_traffic_pause(place->traffic, CYD, SECONDS(30), NOW + 2);
+    assert_string_equal(place->heard.events, "P");
+}
+
 static void strangers_count_as_accounts(void **state)
 {
     place_t *place = make_place(*state);
@@ -429,6 +441,7 @@ int main(void)
         UNIT_TEST(three_accounts_within_a_minute_stop_the_consumer),
         UNIT_TEST(three_accounts_in_a_longer_time_do_not),
         UNIT_TEST(also_after_the_clock_was_put_back),
+        UNIT_TEST(who_was_told_an_instant_later_counts),
         UNIT_TEST(strangers_count_as_accounts),
         UNIT_TEST(many_accounts_pause),
         UNIT_TEST(the_log_is_told_seldom),
