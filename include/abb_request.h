@@ -139,8 +139,9 @@ int abb_request_send_json(request_rec *r, int status, const char *json);
 /*
  * Make an answer private to its reader: drop `public` and `s-maxage` from
  * Cache-Control, add `private` unless it is there (`no-store` alone is not enough where
- * mod_cache has CacheStoreNoStore); and drop the fields by which some shared caches go instead: all that end in `-Cache-Control`,
- * Surrogate-Control, Edge-Control, X-Accel-Expires.
+ * mod_cache has CacheStoreNoStore); and drop the fields by which some shared caches go
+ * instead: all that end in `-Cache-Control`, Surrogate-Control, Edge-Control,
+ * X-Accel-Expires.
  * Source: RFC 9111 section 5.2.2; RFC 9213; W3C Edge Architecture Specification 1.0;
  * the manuals of Akamai and nginx.
  */
