@@ -41,9 +41,9 @@ typedef struct abb_visit_t {
     int wanted_count;
     /* How old the oldest of that is, when it is due and cannot be asked; else 0. */
     apr_interval_time_t stale;
-    /* What a place on the way took out of Authorization, so that its application does not see it. */
+    /* What a place on the way took out of Authorization; its application does not see it. */
     const char *authorization;
-    /* Of the request itself, not of its subrequests: the place whose application was given things. */
+    /* Of the request, not of its subrequests: the place whose application was given things. */
     const ap_conf_vector_t *passed_at;
     /* For applications that get it, see abb_ask_token; NULL: not asked for, or none is good. */
     const char *access_token;

@@ -454,7 +454,7 @@ static int conclude(abb_visit_t *visit, request_rec *r, int status)
         if (ask_token(visit, r) != APR_SUCCESS) {
             return end_visit(visit, r);
         }
-        /* The rules may have asked, or somebody for a token: more is known, perhaps another name. */
+        /* The rules may have asked, or ask_token: more is known, perhaps another name. */
         if ((visit->has_asked || visit->access_token) && (status = admit(visit, r)) != OK) {
             return status;
         }
