@@ -106,7 +106,8 @@ apr_status_t abb_store_socache_start(abb_store_socache_t *cache, apr_pool_t *p);
  *   APR_SUCCESS says nothing about whether the record is there.
  * - A record that does not open, of another key or damaged, is APR_NOTFOUND.
  * - ABB_ESTORE comes after `patience` at the latest; what was to be written may
- *   be written nevertheless, but no lease stays. A second try (RENEWABLE) takes it for what it is.
+ *   be written nevertheless; a lease is given back then. A second try (RENEWABLE)
+ *   takes it for what it is.
  * - No figure is known.
  */
 const abb_store_t *abb_store_socache_store(abb_store_socache_t *cache);

@@ -110,16 +110,16 @@ void abb_visit_watch_trailers(request_rec *r);
 abb_visit_t *abb_visit_find(request_rec *r);
 
 /*
- * What the client sent in Authorization, also behind a place that took it out; NULL:
- * nothing. Lifetime: the visit's.
- */
-const char *abb_visit_authorization(const abb_visit_t *visit, const request_rec *r);
-
-/*
  * The same of a request that goes on as somebody whom this module knows, with the
  * session; else NULL. Strangers who were let on to the rules are nobody.
  */
 abb_visit_t *abb_visit_find_identified(request_rec *r);
+
+/*
+ * What the client sent in Authorization, also behind a place that took it out; NULL:
+ * nothing. Lifetime: the request's.
+ */
+const char *abb_visit_authorization(const abb_visit_t *visit, const request_rec *r);
 
 /*
  * Look for the session of the request's cookie.
